@@ -1,0 +1,46 @@
+"""Small numerical pieces shared by all floors: smooth maxima, ceilings, steps and safe division.
+
+`smooth` is always a static flag: it changes the program. `temperature` is always traced: annealing never recompiles.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def safe_divide(numerator, denominator, otherwise=0.0):
+    """`numerator / denominator`, `otherwise` where the denominator is not positive; finite values and gradients."""
+    positive = denominator > 0
+    return jnp.where(positive, numerator / jnp.where(positive, denominator, 1.0), otherwise)
+
+
+def ceil_divide(numerator, denominator, smooth: bool = False):
+    """`ceil(numerator / denominator)` of positive sizes, at least 1.
+
+    Smooth: half way between the bounds a/b and (a+b-1)/b, so off by at most (1 - 1/b)/2.
+    """
+    ratio = numerator / denominator
+    if smooth:
+        return jnp.maximum(ratio + 0.5 * (1.0 - 1.0 / jnp.maximum(denominator, 1.0)), 1.0)
+    # a float32 quotient of exact integers below 2**24 is exact when it divides, so ceil never rounds up by accident
+    return jnp.maximum(jnp.ceil(ratio), 1.0)
+
+
+def relative_max(values: Float[Array, "N"], temperature=0.05, smooth: bool = False) -> Float[Array, ""]:
+    """Largest of non-negative values.
+
+    Smooth: log-sum-exp of their logarithms, so the temperature is relative and 1 ns behaves as 1 s;
+    max <= result <= max * N**temperature.
+    """
+    if not smooth:
+        return jnp.max(values)
+    tiny = jnp.finfo(values.dtype).tiny
+    logs = jnp.log(jnp.maximum(values, 1e3 * tiny))
+    return jnp.exp(temperature * jax.nn.logsumexp(logs / temperature))
+
+
+def fits(need, capacity, temperature=0.05, smooth: bool = False):
+    """1 where `need <= capacity`, else 0. Smooth: logistic in the relative excess; 1/2 at the boundary."""
+    if not smooth:
+        return jnp.where(need <= capacity, 1.0, 0.0)
+    return jax.nn.sigmoid((1.0 - need / jnp.maximum(capacity, 1e-30)) / temperature)

@@ -1,0 +1,55 @@
+"""Chiplets: a struct of arrays, one row a chiplet (or a chiplet type)."""
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+# The code of a dataflow is its place here. os-flex: output-stationary with any two output dimensions unrolled.
+DATAFLOWS = ("ws", "os", "os-flex")
+
+
+class Chiplets(eqx.Module):
+    """`D` chiplets. Energies are per byte moved or per operation, at the level named.
+
+    - `rows, columns`: processing elements.  `dataflow`: index into `DATAFLOWS`.
+    - `lanes`: vector lanes, one operation a cycle each.  `launch_s`: overhead of starting an operator.
+    - `buffer_bytes, buffer_bytes_per_s`: the on-chip buffer and its bandwidth to the array.
+    - `static_w`: power drawn whether busy or not.
+    """
+
+    rows: Float[Array, "D"]
+    columns: Float[Array, "D"]
+    dataflow: Int[Array, "D"]
+    clock_hz: Float[Array, "D"]
+    lanes: Float[Array, "D"]
+    buffer_bytes: Float[Array, "D"]
+    buffer_bytes_per_s: Float[Array, "D"]
+    launch_s: Float[Array, "D"]
+    mac_j: Float[Array, "D"]
+    lane_op_j: Float[Array, "D"]
+    local_j_per_byte: Float[Array, "D"]
+    buffer_j_per_byte: Float[Array, "D"]
+    static_w: Float[Array, "D"]
+
+    @property
+    def n_chiplets(self) -> int:
+        return self.rows.shape[0]
+
+    @property
+    def peak_macs_per_s(self) -> Float[Array, "D"]:
+        return self.rows * self.columns * self.clock_hz
+
+    def pick(self, index) -> "Chiplets":
+        """Rows by index (any integer array): from types to the chiplets of a package."""
+        return jax.tree.map(lambda field: field[index], self)
+
+
+def stack_chiplets(rows: list[dict]) -> Chiplets:
+    """Dictionaries of SI numbers as one struct of arrays."""
+    return Chiplets(
+        **{
+            name: np.asarray([row[name] for row in rows], np.int32 if name == "dataflow" else np.float64)
+            for name in Chiplets.__dataclass_fields__
+        }
+    )

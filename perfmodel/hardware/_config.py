@@ -1,0 +1,181 @@
+"""`pm.systems`: systems by catalogue name or from a YAML file, read with validation."""
+
+from importlib import resources
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from .._files import decode_file
+from .._names import unknown_name
+from ._chiplet import DATAFLOWS, stack_chiplets
+from ._memory import MemoryTiers
+from ._package import mesh
+from ._quantity import quantity
+from ._system import System
+from ._technology import TECHNOLOGIES, technology
+
+Amount = float | str
+
+
+class _Type(msgspec.Struct, forbid_unknown_fields=True):
+    rows: int
+    columns: int
+    dataflow: str
+    clock: Amount
+    lanes: int
+    buffer: Amount
+    buffer_bandwidth: Amount
+    mac_energy: Amount
+    lane_energy: Amount
+    local_energy: Amount
+    buffer_energy: Amount
+    static_power: Amount
+    launch: Amount = 0.0
+
+
+class _Position(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    type: str
+    position: tuple[int, int]
+    memory: bool = True
+
+
+class _Package(msgspec.Struct, forbid_unknown_fields=True):
+    link: Amount
+    port: Amount
+    hop_latency: Amount
+    hop_energy: Amount
+
+
+class _Tier(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    capacity: Amount
+    bandwidth: Amount
+    latency: Amount
+    energy: Amount
+    static_power: Amount = 0.0
+    price: Amount = 0.0
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    technology: str
+    types: dict[str, _Type]
+    chiplets: list[_Position]
+    memory: list[_Tier]
+    package: _Package | None = None
+    about: str = ""
+
+
+def names() -> list[str]:
+    """Names of all systems in the catalogue."""
+    catalog = resources.files("perfmodel.hardware") / "catalog"
+    return sorted(entry.name.removesuffix(".yaml") for entry in catalog.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load(name: str) -> System:
+    """A system by catalogue name, or by the path of a YAML file.
+
+    Raises ValueError in one line naming file, field, value and what is allowed.
+    """
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml", ".json"):
+        if name not in names():
+            raise unknown_name("system", name, names())
+        path = Path(str(resources.files("perfmodel.hardware") / "catalog" / f"{name}.yaml"))
+    return _system(str(name), decode_file(path, _File))
+
+
+def about(name: str) -> str:
+    """The free text that a system file carries about its sources and assumptions."""
+    if name not in names():
+        raise unknown_name("system", name, names())
+    return decode_file(Path(str(resources.files("perfmodel.hardware") / "catalog" / f"{name}.yaml")), _File).about.strip()
+
+
+def _system(where: str, file: _File) -> System:
+    if file.technology not in TECHNOLOGIES:
+        raise unknown_name(f"{where}: technology", file.technology, TECHNOLOGIES)
+    if not file.types:
+        raise ValueError(f"{where}: types is empty; at least one chiplet type is needed")
+    types = stack_chiplets([_chiplet_type(f"{where}: types.{name}", t) for name, t in file.types.items()])
+    type_names = tuple(file.types)
+    if not file.chiplets:
+        raise ValueError(f"{where}: chiplets is empty; at least one is needed")
+    for i, chiplet in enumerate(file.chiplets):
+        if chiplet.type not in type_names:
+            raise unknown_name(f"{where}: chiplets[{i}].type", chiplet.type, type_names)
+        for other in file.chiplets[:i]:
+            if other.name == chiplet.name or other.position == chiplet.position:
+                what = "name" if other.name == chiplet.name else "position"
+                raise ValueError(f"{where}: chiplets[{i}].{what} is {getattr(chiplet, what)!r}; already taken")
+    attached = [i for i, c in enumerate(file.chiplets) if c.memory]
+    if not attached:
+        raise ValueError(f"{where}: no chiplet has memory: true; at least one must reach memory")
+    if len(file.chiplets) > 1 and file.package is None:
+        raise ValueError(f"{where}: package is missing; {len(file.chiplets)} chiplets need a network")
+    if len(file.memory) != 1:
+        raise ValueError(f"{where}: memory has {len(file.memory)} tiers; allowed: exactly 1")
+    link = file.package or _Package(link=1e9, port=1e9, hop_latency=0.0, hop_energy=0.0)  # one chiplet: never used
+    kind = np.asarray([type_names.index(c.type) for c in file.chiplets], np.int32)
+    names = tuple(c.name for c in file.chiplets)
+    at = f"{where}: package"
+    return System(
+        chiplets=types.pick(kind),
+        memory=_tiers(where, file.memory),
+        package=mesh(
+            [c.position for c in file.chiplets],
+            attached,
+            names,
+            link_bytes_per_s=quantity(link.link, "bytes_per_s", f"{at}.link"),
+            port_bytes_per_s=quantity(link.port, "bytes_per_s", f"{at}.port"),
+            hop_s=quantity(link.hop_latency, "s", f"{at}.hop_latency", zero=True),
+            hop_j_per_byte=quantity(link.hop_energy, "j_per_byte", f"{at}.hop_energy", zero=True),
+        ),
+        technology=technology(file.technology),
+        types=types,
+        kind=kind,
+        name=file.name,
+        chiplet_names=names,
+        type_names=type_names,
+    )
+
+
+def _chiplet_type(where: str, t: _Type) -> dict:
+    if t.dataflow not in DATAFLOWS:
+        raise unknown_name(f"{where}.dataflow", t.dataflow, DATAFLOWS)
+    for field in ("rows", "columns", "lanes"):
+        if getattr(t, field) < 1:
+            raise ValueError(f"{where}.{field} is {getattr(t, field)}; allowed: an integer of at least 1")
+    return dict(
+        rows=t.rows,
+        columns=t.columns,
+        dataflow=DATAFLOWS.index(t.dataflow),
+        clock_hz=quantity(t.clock, "hz", f"{where}.clock"),
+        lanes=t.lanes,
+        buffer_bytes=quantity(t.buffer, "bytes", f"{where}.buffer"),
+        buffer_bytes_per_s=quantity(t.buffer_bandwidth, "bytes_per_s", f"{where}.buffer_bandwidth"),
+        launch_s=quantity(t.launch, "s", f"{where}.launch", zero=True),
+        mac_j=quantity(t.mac_energy, "j", f"{where}.mac_energy", zero=True),
+        lane_op_j=quantity(t.lane_energy, "j", f"{where}.lane_energy", zero=True),
+        local_j_per_byte=quantity(t.local_energy, "j_per_byte", f"{where}.local_energy", zero=True),
+        buffer_j_per_byte=quantity(t.buffer_energy, "j_per_byte", f"{where}.buffer_energy", zero=True),
+        static_w=quantity(t.static_power, "w", f"{where}.static_power", zero=True),
+    )
+
+
+def _tiers(where: str, tiers: list[_Tier]) -> MemoryTiers:
+    def column(field: str, dimension: str, zero: bool = False):
+        values = [quantity(getattr(t, field), dimension, f"{where}: memory[{i}].{field}", zero=zero) for i, t in enumerate(tiers)]
+        return np.asarray(values, np.float64)
+
+    return MemoryTiers(
+        capacity_bytes=column("capacity", "bytes"),
+        bytes_per_s=column("bandwidth", "bytes_per_s"),
+        latency_s=column("latency", "s", zero=True),
+        j_per_byte=column("energy", "j_per_byte", zero=True),
+        static_w=column("static_power", "w", zero=True),
+        usd=column("price", "usd", zero=True),
+        names=tuple(t.name for t in tiers),
+    )

@@ -1,0 +1,57 @@
+"""A system: chiplets + memory + package + technology."""
+
+import equinox as eqx
+from jaxtyping import Array, Int
+
+from .._names import unknown_name
+from ._chiplet import Chiplets
+from ._memory import MemoryTiers
+from ._package import Package
+from ._technology import Technology
+
+
+class System(eqx.Module):
+    """What computes a workload. `D` chiplets, each of one of `K` types.
+
+    - `chiplets`: the `D` chiplets as they are, free to be changed or differentiated one by one.
+    - `types`: the `K` chiplet types that the system file declares; `kind[d]` the type of chiplet d.
+    - `name, chiplet_names, type_names`: static.
+    """
+
+    chiplets: Chiplets
+    memory: MemoryTiers
+    package: Package
+    technology: Technology
+    types: Chiplets
+    kind: Int[Array, "D"]
+    name: str = eqx.field(static=True)
+    chiplet_names: tuple[str, ...] = eqx.field(static=True)
+    type_names: tuple[str, ...] = eqx.field(static=True)
+
+    @property
+    def n_chiplets(self) -> int:
+        return len(self.chiplet_names)
+
+    @property
+    def resource_names(self) -> tuple[str, ...]:
+        """Names of everything that can be the bottleneck, in the order of `Metrics.busy_s`."""
+        chiplets = [f"chiplet {name}" for name in self.chiplet_names]
+        ports = [f"port {way} {name}" for way in ("out", "in") for name in self.chiplet_names]
+        links = [f"link {name}" for name in self.package.link_names]
+        return tuple(chiplets + links + ports + [f"memory {name}" for name in self.memory.names])
+
+    def with_types(self, names) -> "System":
+        """The same package with a chiplet of the named type at each position. ValueError for an unknown type."""
+        for name in names:
+            if name not in self.type_names:
+                raise unknown_name(f"{self.name}: chiplet type", name, self.type_names)
+        if len(names) != self.n_chiplets:
+            raise ValueError(f"{self.name}: {len(names)} types for {self.n_chiplets} chiplets; one each is needed")
+        return self.with_kinds([self.type_names.index(name) for name in names])
+
+    def with_kinds(self, kind) -> "System":
+        """The same package with a chiplet of type `kind[d]` at each position; `kind` may be traced."""
+        import jax.numpy as jnp
+
+        kind = jnp.asarray(kind)
+        return eqx.tree_at(lambda s: (s.chiplets, s.kind), self, (self.types.pick(kind), kind))

@@ -1,0 +1,117 @@
+"""The rows that the walk over a workload reads: one pytree of arrays, one row an operator, in execution order."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ..cost import CostTable
+from ..workload import Workload
+from ._schedule import Schedule
+
+
+class Rows(NamedTuple):
+    """Per operator, in execution order: cost columns, bytes of a pass, graph walk. `I` inputs, `K` columns, `M` models."""
+
+    exec_s: jax.Array  # [L, K]
+    onchip_j: jax.Array  # [L, K]
+    input_refetch: jax.Array  # [L, K]
+    weight_refetch: jax.Array  # [L, K]
+    weight_bytes: jax.Array  # [L]
+    hold_bytes: jax.Array  # [L]
+    out_bytes: jax.Array  # [L] written to memory where the result is not held
+    outside_in: jax.Array  # [L]
+    outside_out: jax.Array  # [L]
+    input_bytes: jax.Array  # [L, I]
+    input_release: jax.Array  # [L, I] held bytes given back after this row
+    input_write: jax.Array  # [L, I] bytes of the whole tensor, for a held result that has to go through memory
+    input_slot: jax.Array  # [L, I], -1: none
+    slot: jax.Array  # [L]
+    rate: jax.Array  # [L] passes of the row's model in a round
+    of_model: jax.Array  # [L, M] one-hot
+    first: jax.Array  # [L] 1.0 at the first row of a model
+    live_bytes: jax.Array  # [L] most that one pass of the model holds while this row runs, wherever it is
+
+
+def make_rows(workload: Workload, table: CostTable, schedule: Schedule, dtype) -> tuple[Rows, int]:
+    """Rows in execution order, and the number of registers they need."""
+    scale = jnp.asarray(schedule.sub_batch, dtype)
+    # a table made for another sub-batch is scaled in proportion: exact where both agree
+    times = scale / jnp.asarray(table.sub_batch, dtype)
+    op = workload.operators
+
+    def cast(x):
+        return jnp.asarray(x, dtype)
+
+    walk = _Walk(workload.inputs, workload.input_last, workload.slot, workload.input_slot, workload.first)
+    n_slots, order = workload.n_slots, execution_order(workload, schedule)
+    if order is not None:
+        walk, n_slots = _reordered(workload, order)
+    source = jnp.maximum(workload.inputs, 0)
+    hold, out = cast(workload.hold_bytes) * scale, cast(op.out_elements * op.out_bits / 8) * scale
+    out = jnp.where(hold > 0, out, 0.0)
+    last = walk.input_last
+    rows = Rows(
+        exec_s=cast(table.exec_s) * times,
+        onchip_j=cast(table.onchip_j) * times,
+        input_refetch=cast(table.input_refetch),
+        weight_refetch=cast(table.weight_refetch),
+        weight_bytes=cast(table.weight_bytes[:, 0]),
+        hold_bytes=hold,
+        out_bytes=out,
+        outside_in=cast(workload.outside_in_bytes) * scale,
+        outside_out=cast(workload.outside_out_bytes) * scale,
+        input_bytes=cast(workload.input_bytes) * scale,
+        input_release=jnp.where(last, hold[source], 0.0),
+        input_write=out[source],
+        input_slot=jnp.asarray(walk.input_slot),
+        slot=jnp.asarray(walk.slot),
+        rate=cast(workload.rate)[workload.model],
+        of_model=jax.nn.one_hot(workload.model, workload.n_models, dtype=dtype),
+        first=cast(walk.first),
+        live_bytes=cast(workload.live_bytes) * scale,
+    )
+    if order is not None:
+        rows = jax.tree.map(lambda x: x[order], rows)
+    return rows, n_slots
+
+
+def execution_order(workload: Workload, schedule: Schedule):
+    """Rows in the order they are walked: model by model, window by window, then as the schedule says; None: as they stand.
+
+    Models do not wait for each other in the walk (latency is measured in an otherwise empty package, and the steady state
+    only adds up), so their relative order says nothing."""
+    if schedule.order is None and schedule.window is None:
+        return None
+    n = workload.n_operators
+    order = jnp.arange(n) if schedule.order is None else jnp.asarray(schedule.order)
+    group = jnp.asarray(workload.model)[order] * schedule.n_windows
+    if schedule.window is not None:
+        group = group + jnp.asarray(schedule.window)[order]
+    return order[jnp.argsort(group, stable=True)]
+
+
+class _Walk(NamedTuple):
+    inputs: jax.Array
+    input_last: jax.Array
+    slot: jax.Array
+    input_slot: jax.Array
+    first: jax.Array
+
+
+def _reordered(workload: Workload, order) -> tuple[_Walk, int]:
+    """The walk in another order, which may be traced: one register a row, last uses by position."""
+    n = workload.n_operators
+    position = jnp.zeros(n, jnp.int32).at[order].set(jnp.arange(n, dtype=jnp.int32))
+    inputs = jnp.asarray(workload.inputs)
+    source = jnp.maximum(inputs, 0)
+    latest = jax.ops.segment_max(position[workload.target], workload.source, num_segments=n)
+    # a tensor that one row reads twice is released by its first read there
+    again = jnp.stack(
+        [jnp.any(inputs[:, :i] == inputs[:, i : i + 1], axis=1) for i in range(inputs.shape[1])], axis=1
+    )
+    last = (inputs >= 0) & (latest[source] == position[:, None]) & ~again
+    model = jnp.asarray(workload.model)
+    earliest = jax.ops.segment_min(position, model, num_segments=workload.n_models)
+    here = jnp.arange(n, dtype=jnp.int32)
+    return _Walk(inputs, last, here, jnp.where(inputs >= 0, source, -1), position == earliest[model]), n

@@ -1,0 +1,74 @@
+"""A schedule: where every operator runs, in which order and window, with which sub-batch. Hard or relaxed."""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from ..workload import Workload
+
+
+class Schedule(eqx.Module):
+    """One candidate; arrays of candidates carry a leading axis under `jax.vmap` or `evaluate_many`.
+
+    - `assignment`: chiplet of each operator (integers, `L`), or a simplex row for each (floats, `L x D`): relaxed.
+    - `sub_batch`: passes of each model are made of this many of its batches.
+    - `order`: rows in execution order (a permutation); None: the order of the workload.
+    - `window`: time window of each row; windows of a round run one after another; None: all in one.
+    - `n_windows`: static.
+
+    A *segment* (maximal run, in order, of one model's operators on one chiplet) is derived, never stored.
+    """
+
+    assignment: Int[Array, "L"] | Float[Array, "L D"]
+    sub_batch: Float[Array, ""] = eqx.field(default_factory=lambda: np.float32(1.0))
+    order: Int[Array, "L"] | None = None
+    window: Int[Array, "L"] | None = None
+    n_windows: int = eqx.field(static=True, default=1)
+
+    @classmethod
+    def on_chiplet(cls, workload: Workload, chiplet: int) -> "Schedule":
+        """Every operator on one chiplet."""
+        return cls(np.full(workload.n_operators, chiplet, np.int32))
+
+    @classmethod
+    def relaxed(cls, simplex: Float[Array, "L D"]) -> "Schedule":
+        """Every operator a mixture of chiplets; rows sum to 1."""
+        return cls(simplex)
+
+    @property
+    def is_relaxed(self) -> bool:
+        return jnp.issubdtype(self.assignment.dtype, jnp.floating)
+
+    def check(self, workload: Workload, n_chiplets: int) -> None:
+        """Raise ValueError where shapes or concrete values cannot belong to `workload` on `n_chiplets` chiplets."""
+        n = workload.n_operators
+        want = (n, n_chiplets) if self.is_relaxed else (n,)
+        if self.assignment.shape != want:
+            raise ValueError(f"schedule.assignment has shape {self.assignment.shape}; needed: {want}")
+        for name in ("order", "window"):
+            value = getattr(self, name)
+            if value is not None and value.shape != (n,):
+                raise ValueError(f"schedule.{name} has shape {value.shape}; needed: ({n},)")
+        if isinstance(self.assignment, np.ndarray) and not self.is_relaxed:
+            _in_range("assignment", self.assignment, n_chiplets)
+        if isinstance(self.window, np.ndarray):
+            _in_range("window", self.window, self.n_windows)
+        if isinstance(self.order, np.ndarray) and not np.array_equal(np.sort(self.order), np.arange(n)):
+            raise ValueError("schedule.order is not a permutation of the operators")
+
+    def segments(self, workload: Workload) -> list[tuple[int, int, int]]:
+        """Hard schedules: (first position, past the last, chiplet) of every segment, in order (host only)."""
+        order = np.arange(workload.n_operators) if self.order is None else np.asarray(self.order)
+        where, model = np.asarray(self.assignment)[order], np.asarray(workload.model)[order]
+        cut = np.flatnonzero((where[1:] != where[:-1]) | (model[1:] != model[:-1])) + 1
+        bounds: Sequence[int] = [0, *cut.tolist(), len(where)]
+        return [(a, b, int(where[a])) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+
+
+def _in_range(name: str, values: np.ndarray, limit: int) -> None:
+    if values.size and (values.min() < 0 or values.max() >= limit):
+        bad = int(values[(values < 0) | (values >= limit)][0])
+        raise ValueError(f"schedule.{name} contains {bad}; allowed: 0 to {limit - 1}")

@@ -1,0 +1,104 @@
+"""From what a round adds up to, to metrics: resources, period, energy."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._numerics import relative_max, safe_divide
+from ..cost import system_area_mm2, system_usd
+from ..hardware import System
+from ..workload import Workload
+from ._metrics import Metrics, ModelMetrics
+from ._walk import Totals
+
+
+def as_arrays(total: Totals) -> Totals:
+    """The tuples of a walk as arrays: `[D]`, and `[D, D]` for the traffic."""
+    n = len(total.busy_s)
+    zero = jnp.zeros_like(total.onchip_j)
+    pairs = iter(total.traffic)
+    matrix = jnp.stack([jnp.stack([zero if a == b else next(pairs) for b in range(n)]) for a in range(n)])
+    nothing = (zero,) * n  # crosses no link
+    return total._replace(
+        traffic=matrix,
+        busy_s=jnp.stack(total.busy_s),
+        read=jnp.stack(total.read or nothing),
+        written=jnp.stack(total.written or nothing),
+    )
+
+
+def busy_seconds(total: Totals, system: System) -> Float[Array, "R"]:
+    """Busy time per round of every resource, in the order of `System.resource_names`."""
+    package = system.package
+    inward = total.read
+    links = (
+        jnp.einsum("kab,ab->k", _like(package.route, inward), total.traffic)
+        + _like(package.memory_route, inward) @ inward
+        + _like(package.memory_back, inward) @ total.written
+    )
+    # memory traffic of a chiplet without an interface passes two ports, its own and its server's
+    far, serves = jnp.sum(_like(package.serves, inward), axis=0), _like(package.serves, inward)
+    out = jnp.sum(total.traffic, axis=1) + far * total.written + serves @ inward
+    into = jnp.sum(total.traffic, axis=0) + far * inward + serves @ total.written
+    ports = jnp.concatenate([out, into]) / package.port_bytes_per_s
+    memory = total.memory_bytes / jnp.asarray(system.memory.bytes_per_s)
+    return jnp.concatenate([total.busy_s, links / package.link_bytes_per_s, ports, memory])
+
+
+def energy_parts(total: Totals, system: System, period_s) -> Float[Array, "P"]:
+    """Energy of a round by part, in the order of `ENERGY_PARTS`."""
+    package, memory = system.package, system.memory
+    hop_bytes = jnp.sum(total.traffic * _like(package.hops, period_s)) + jnp.sum(
+        (total.read + total.written) * _like(package.memory_hops, period_s)
+    )
+    static_w = jnp.sum(jnp.asarray(system.chiplets.static_w)) + jnp.sum(jnp.asarray(memory.static_w))
+    return jnp.stack(
+        [
+            total.onchip_j,
+            total.filled_j,
+            hop_bytes * package.hop_j_per_byte,
+            total.memory_bytes * jnp.asarray(memory.j_per_byte)[0],
+            static_w * period_s,
+        ]
+    )
+
+
+def metrics(totals: list[Totals], latency_s: Float[Array, "M"], resident, violations, workload: Workload, system: System,
+            sub_batch, *, smooth: bool, temperature) -> Metrics:  # fmt: skip
+    """Metrics of a round made of windows (`totals`, one each) that run one after another."""
+    dtype = latency_s.dtype
+    resident = jnp.stack(resident)
+    totals = [as_arrays(t) for t in totals]
+    by_window = [busy_seconds(t, system) for t in totals]
+    period = sum([relative_max(b, temperature, smooth) for b in by_window[1:]], relative_max(by_window[0], temperature, smooth))
+    busy = sum(by_window[1:], by_window[0])
+    round_total = jax.tree.map(lambda *parts: sum(parts[1:], parts[0]), *totals)
+    parts = energy_parts(round_total, system, period)
+    energy = jnp.sum(parts)
+    inferences = _like(workload.rate, period) * _like(workload.batch, period) * sub_batch
+    macs = jnp.zeros(workload.n_models, dtype).at[workload.model].add(_like(workload.operators.macs, period))
+    peak = jnp.sum(_like(system.chiplets.peak_macs_per_s, period))
+    worst = relative_max(latency_s, temperature, smooth)
+    per_inference = energy / jnp.sum(inferences)
+    return Metrics(
+        latency_s=worst,
+        throughput_per_s=safe_divide(jnp.sum(inferences), period),
+        energy_j=per_inference,
+        edp_js=per_inference * worst,
+        power_w=safe_divide(energy, period),
+        area_mm2=jnp.asarray(system_area_mm2(system), dtype),
+        cost_usd=jnp.asarray(system_usd(system), dtype),
+        feasible=jnp.all(violations <= 0),
+        violations=violations,
+        period_s=period,
+        busy_s=busy,
+        bottleneck=jnp.argmax(busy),
+        utilisation=safe_divide(jnp.sum(macs * _like(workload.rate, period)) * sub_batch, peak * period),
+        energy_parts_j=parts,
+        resident=resident,
+        models=ModelMetrics(latency_s=latency_s, throughput_per_s=safe_divide(inferences, period)),
+    )
+
+
+def _like(x, like) -> jax.Array:
+    return jnp.asarray(x, like.dtype)

@@ -1,0 +1,217 @@
+"""The walk: one pass over the operators in execution order that adds up a round and keeps the clock of the timeline.
+
+Written for one candidate with every number a scalar, and every "vector over chiplets" a tuple of scalars: `jax.vmap` then
+turns each into one contiguous array over candidates, which is the fastest form on a CPU (and what `unroll` fuses on a GPU).
+Placements are weights over chiplets, hard or relaxed, the same code (`_placement.py`).
+"""
+
+from functools import reduce
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .._numerics import fits
+from ._placement import agree, become, both, choose, plus, weights
+from ._rows import Rows
+
+
+class Totals(NamedTuple):
+    """What a round adds up to. Tuples run over chiplets, `traffic` over ordered pairs of different chiplets."""
+
+    busy_s: tuple  # time each chiplet computes
+    traffic: tuple  # bytes from chiplet a to chiplet b, a != b, in row-major order of (a, b)
+    memory_bytes: jax.Array  # read and written by all
+    read: tuple  # bytes each chiplet reads from memory; empty where memory traffic crosses no link
+    written: tuple  # the same, written
+    onchip_j: jax.Array
+    filled_j: jax.Array  # buffers, for bytes that enter or leave a chiplet
+
+
+class Clock(NamedTuple):
+    """Where the timeline stands: when each chiplet is free, when it last started, and what the registers hold."""
+
+    free_s: tuple
+    started_s: tuple
+    live: tuple  # bytes held in each buffer
+    finish_s: tuple | jax.Array  # of the tensor in each register
+    held: tuple | jax.Array  # 1.0 where that tensor stays in its producer's buffer
+    placed: tuple | jax.Array  # placement of its producer
+    latest_s: tuple  # finish of the latest result of each model
+    window: jax.Array  # window being executed
+    barrier_s: jax.Array  # nothing of this window starts before
+
+
+class Constants(NamedTuple):
+    """Hardware as scalars, for one candidate."""
+
+    room: tuple  # buffer bytes of each chiplet left for activations
+    loads: tuple  # of each chiplet: 0.0 where weights are resident, else 1.0
+    buffer_j_per_byte: tuple
+    direct: bool  # memory traffic crosses no link
+    column: tuple | None  # [d][k]: 1.0 where chiplet d is of column k; None: column d is chiplet d
+    hops: tuple  # [a][b]
+    hop_s: jax.Array
+    network_s_per_byte: jax.Array
+    memory_s_per_byte: jax.Array
+    memory_s: tuple  # latency of memory seen from each chiplet
+
+
+def walk(rows: Rows, placed, windows, constants: Constants, n_slots: int, n_models: int, *,
+         smooth: bool, temperature, unroll: int | bool = 1, remat: bool = False) -> tuple[Totals, jax.Array]:  # fmt: skip
+    """Totals of a round and first-result latency of each model.
+
+    `placed[l]` is the placement of row l, `windows[l]` its window (or None). `unroll` is XLA's: 1 on a CPU, more fuses steps on a GPU.
+    """
+    n = len(constants.room)
+    dtype = rows.exec_s.dtype
+    zero = jnp.zeros((), dtype)
+    zeros = (zero,) * n
+    by_chiplet = () if constants.direct else zeros
+    totals = Totals(zeros, (zero,) * (n * (n - 1)), zero, by_chiplet, by_chiplet, zero, zero)
+    registers = _registers(n_slots, zero)
+    places = _registers(n_slots, jnp.zeros_like(placed[0]))
+    clock = Clock(zeros, zeros, zeros, registers, registers, places, (zero,) * n_models, jnp.zeros((), jnp.int32), zero)
+
+    def step(carry, xs):
+        return _step(*carry, *xs, constants, smooth, temperature), None
+
+    if remat:  # reverse mode keeps only the carry of each step
+        step = jax.checkpoint(step)
+    (totals, clock), _ = jax.lax.scan(step, (totals, clock), (rows, placed, windows), unroll=unroll)
+    return totals, jnp.stack(clock.latest_s)
+
+
+def _step(total: Totals, clock: Clock, row: Rows, placed, window, k: Constants, smooth, temperature):
+    n, dtype = len(k.room), clock.barrier_s.dtype
+    one = jnp.where(row.slot < 0, 2.0, 1.0).astype(dtype)
+
+    def keep(value):
+        # XLA on CPU copies a cheap producer into every consumer, here dozens; it never copies a division. Dividing by a one
+        # that it cannot see through makes it compute a shared value once (measured: benchmarks/schedules_per_second.py).
+        return value / one
+
+    x = weights(placed, n)
+    y = x if k.column is None else _columns(x, k.column)
+
+    def cost(column):  # of this row where it is placed
+        return choose(y, [column[c] for c in range(len(y))])
+
+    # a new model starts in an empty package; a new window waits for the one before
+    go_on = 1.0 - row.first
+    barrier = clock.barrier_s
+    if window is not None:
+        barrier = barrier * go_on
+        so_far = sum(m * t for m, t in zip(row.of_model, clock.latest_s, strict=True))
+        barrier = jnp.where(window > clock.window, so_far, barrier)
+    free = tuple(f * go_on for f in clock.free_s)
+    started = tuple(s * go_on for s in clock.started_s)
+    live_here, room_here = choose(x, clock.live), choose(x, k.room)
+    spare = keep(room_here - live_here)
+    exec_s, refetch, memory_s = keep(cost(row.exec_s)), keep(cost(row.input_refetch)), choose(x, k.memory_s)
+
+    ready, from_memory, arrived = barrier, jnp.where(row.outside_in > 0, 1.0, 0.0), jnp.zeros((), dtype)
+    in_read = row.outside_in * refetch  # bytes this row reads from memory
+    ready = jnp.maximum(ready, from_memory * (in_read * k.memory_s_per_byte + memory_s))
+    inputs = []  # of each: where it came from, bytes over the network, bytes spilled late, bytes given back
+    for i in range(row.input_slot.shape[0]):
+        slot, nbytes = row.input_slot[i], row.input_bytes[i]
+        there = slot >= 0  # a missing input has no bytes, so its placement says nothing
+        source = _register(clock.placed, slot)
+        came = weights(source, n)
+        held, done = keep(_register(clock.held, slot)), _register(clock.finish_s, slot)
+        same = keep(agree(came, x, source, placed, dtype))
+        space = _fits(arrived + nbytes, spare, room_here, smooth, temperature)
+        by_network = keep(held * (1.0 - same) * space)
+        by_memory = keep(1.0 - held * same - by_network)
+        late = held * (1.0 - same) - by_network  # held by its producer, but does not fit here: written when needed
+        arrived = keep(arrived + by_network * nbytes)
+        hops = choose(came, [choose(x, k.hops[a]) for a in range(n)])
+        moved, late, back = by_network * (nbytes * row.rate), late * (row.input_write[i] * row.rate), held * row.input_release[i]
+        inputs.append((came, keep(moved), keep(late), keep(back)))
+        in_read = in_read + by_memory * nbytes * refetch
+        network_time = nbytes * k.network_s_per_byte + hops * k.hop_s
+        memory_time = (row.input_write[i] + nbytes * refetch) * k.memory_s_per_byte + 2.0 * memory_s
+        delay = by_network * network_time + by_memory * memory_time
+        ready = jnp.maximum(ready, jnp.where(there, done + delay, 0.0))
+        from_memory = jnp.maximum(from_memory, jnp.where(there, by_memory, 0.0))
+
+    # weights: one operator of prefetch, from the moment the operator before started on that chiplet
+    load = row.weight_bytes * (1.0 + (cost(row.weight_refetch) - 1.0) * from_memory) * choose(x, k.loads)
+    load = keep(load)
+    ready = jnp.maximum(ready, choose(x, started) + load * k.memory_s_per_byte + jnp.where(load > 0, memory_s, 0.0))
+    start = keep(jnp.maximum(ready, choose(x, free)))
+    finish = keep(start + exec_s)
+
+    # models are timed one at a time, so nothing of another model is live here: see docs/model.md for what that leaves out
+    held = keep(_fits(arrived + row.hold_bytes, spare, room_here, smooth, temperature))
+    out = keep((row.out_bytes * (1.0 - held) + row.outside_out) * row.rate)
+    after = finish + jnp.where(row.outside_out > 0, row.outside_out * k.memory_s_per_byte + memory_s, 0.0)
+    in_read = keep((in_read + load) * row.rate)
+    buffer_j = choose(x, k.buffer_j_per_byte)
+
+    memory_bytes, filled_j = total.memory_bytes + (in_read + out), total.filled_j + (in_read + out) * buffer_j
+    read = tuple(plus(v, x[d], in_read) for d, v in enumerate(total.read))
+    live = [plus(v, x[d], held * row.hold_bytes) for d, v in enumerate(clock.live)]
+    written = [plus(v, x[d], out) for d, v in enumerate(total.written)]
+    traffic = list(total.traffic)
+    pairs = [(a, b) for a in range(n) for b in range(n) if a != b]
+    for came, moved, late, back in inputs:
+        memory_bytes = memory_bytes + late
+        filled_j = filled_j + moved * buffer_j + (moved + late) * choose(came, k.buffer_j_per_byte)
+        live = [plus(v, came[a], -back) for a, v in enumerate(live)]
+        written = [plus(v, came[a], late) for a, v in enumerate(written)]
+        traffic = [plus(v, both(came[a], x[b]), moved) for v, (a, b) in zip(traffic, pairs, strict=True)]
+    new_clock = Clock(
+        free_s=tuple(become(f, x[d], finish) for d, f in enumerate(free)),
+        started_s=tuple(become(s, x[d], start) for d, s in enumerate(started)),
+        live=tuple(live),
+        finish_s=_written(clock.finish_s, row.slot, finish),
+        held=_written(clock.held, row.slot, held),
+        placed=_written(clock.placed, row.slot, placed),
+        latest_s=tuple(jnp.where(row.of_model[m] > 0, jnp.maximum(v, after), v) for m, v in enumerate(clock.latest_s)),
+        window=clock.window if window is None else window,
+        barrier_s=barrier,
+    )
+    new_total = Totals(
+        busy_s=tuple(plus(v, x[d], exec_s * row.rate) for d, v in enumerate(total.busy_s)),
+        traffic=tuple(traffic),
+        memory_bytes=memory_bytes,
+        read=read,
+        written=tuple(written),
+        onchip_j=total.onchip_j + cost(row.onchip_j) * row.rate,
+        filled_j=filled_j,
+    )
+    return new_total, new_clock
+
+
+def _columns(x: tuple, column: tuple) -> tuple:
+    """From chiplets to columns of the table."""
+    if x[0].dtype == jnp.bool_:
+        return tuple(reduce(jnp.logical_or, [w & (of[c] > 0) for w, of in zip(x, column, strict=True)]) for c in range(len(column[0])))
+    return tuple(sum(w * of[c] for w, of in zip(x, column, strict=True)) for c in range(len(column[0])))
+
+
+def _fits(need, spare, room, smooth, temperature):
+    """`need <= spare`; smooth: relative to the whole room."""
+    return fits(need - spare + room, room, temperature, smooth) if smooth else fits(need, spare)
+
+
+_FEW = 16  # registers held as scalars; more become one array with dynamic indexing
+
+
+def _registers(n: int, zero):
+    return (zero,) * n if n <= _FEW else jnp.zeros((n, *zero.shape), zero.dtype)
+
+
+def _register(values, slot):
+    """The register a row reads. The index is the same for all candidates, so selecting beats gathering while they are few."""
+    if not isinstance(values, tuple):
+        return values[jnp.maximum(slot, 0)]
+    return reduce(lambda got, s: jnp.where(slot == s, values[s], got), range(1, len(values)), values[0])
+
+
+def _written(values, slot, value):
+    if not isinstance(values, tuple):
+        return values.at[slot].set(value)
+    return tuple(jnp.where(slot == s, value, old) for s, old in enumerate(values))

@@ -1,0 +1,234 @@
+"""A workload: operators, the edges between them, and the models they belong to.
+
+Rows stand in execution order, model after model. Everything an evaluator needs to walk the graph in that order
+(predecessors, last uses, register slots) is derived here once, on the host, so that no graph question is asked in a trace.
+"""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from ._operators import Operators, exact_macs, stack_operators
+
+MIXES = ("equal-work", "equal-inferences")
+
+
+class Workload(eqx.Module):
+    """Operators + edges + models. Shapes: `L` operators, `E` edges, `M` models, `I` most inputs of an operator.
+
+    **Fields:**
+    - `operators`: `Operators`.  `source, target`: row indices of each edge.  `edge_bytes`: bytes it carries.
+    - `model`: model of each row.  `rate`: passes of each model in a round (its weight in the mix).
+    - `batch`: inferences in one pass of each model.
+    - `outside_in_bytes, outside_out_bytes`: model inputs read from and model outputs written to memory, per row.
+    - `hold_bytes`: buffer bytes that the output occupies from its production to its last use; two tiles (one head each)
+      where producer and only consumer walk the same groups one after the other, else the whole tensor.
+    - `inputs, input_bytes, input_last`: of each row the rows it reads (-1: none), the bytes, and whether it is the last
+      reader.  `slot, input_slot`: register slot that holds a row's result, for walking the graph with `n_slots` registers.
+    - `first`: whether a row is the first of its model.  `live_bytes`: all that one pass of its model holds while it runs.
+    - `names, model_names, mix, n_slots`: static.
+    """
+
+    operators: Operators
+    source: Int[Array, "E"]
+    target: Int[Array, "E"]
+    edge_bytes: Float[Array, "E"]
+    model: Int[Array, "L"]
+    rate: Float[Array, "M"]
+    batch: Float[Array, "M"]
+    outside_in_bytes: Float[Array, "L"]
+    outside_out_bytes: Float[Array, "L"]
+    hold_bytes: Float[Array, "L"]
+    inputs: Int[Array, "L I"]
+    input_bytes: Float[Array, "L I"]
+    input_last: Bool[Array, "L I"]
+    slot: Int[Array, "L"]
+    input_slot: Int[Array, "L I"]
+    first: Bool[Array, "L"]
+    live_bytes: Float[Array, "L"]
+    names: tuple[str, ...] = eqx.field(static=True)
+    model_names: tuple[str, ...] = eqx.field(static=True)
+    mix: str = eqx.field(static=True)
+    n_slots: int = eqx.field(static=True)
+
+    @property
+    def n_operators(self) -> int:
+        return len(self.names)
+
+    @property
+    def n_models(self) -> int:
+        return len(self.model_names)
+
+    @property
+    def macs(self) -> int:
+        """Exact multiply-accumulates of one pass of every model (host only)."""
+        return sum(exact_macs(self.operators))
+
+    @property
+    def parameters(self) -> int:
+        """Exact stored parameters of all models (host only)."""
+        return sum(int(n) for n in self.operators.parameters)
+
+    @property
+    def weight_bytes(self) -> float:
+        """Bytes of all stored parameters."""
+        return float(np.sum(self.operators.parameters * self.operators.weight_bits) / 8)
+
+
+class GraphBuilder:
+    """Collects operators in execution order and becomes a `Workload`; used by the zoo and by every importer."""
+
+    def __init__(self, model_name: str, batch: int = 1):
+        self.model_name, self.batch = model_name, batch
+        self.names: list[str] = []
+        self.rows: list[dict] = []
+        self.edges: list[tuple[int, int, float]] = []
+
+    def add(self, name: str, row: dict, inputs: Sequence[int | tuple[int, float]] = (), outside_bytes: float = 0.0) -> int:
+        """Append an operator fed by earlier rows; an input is a row or (row, bytes). Returns the new row's index."""
+        here = len(self.rows)
+        for item in inputs:
+            source, nbytes = item if isinstance(item, tuple) else (item, None)
+            if nbytes is None:
+                nbytes = self.rows[source]["out_elements"] * row["in_bits"] / 8
+            self.edges.append((source, here, float(nbytes)))
+        self.names.append(name)
+        self.rows.append({**row, "outside_in_bytes": outside_bytes})
+        return here
+
+    def build(self) -> Workload:
+        outside = [row.pop("outside_in_bytes") for row in self.rows]
+        return assemble(
+            stack_operators(self.rows), self.edges, np.zeros(len(self.rows), np.int32), np.asarray(outside, np.float64),
+            np.ones(1), np.asarray([float(self.batch)]), tuple(self.names), (self.model_name,), "equal-inferences",
+        )  # fmt: skip
+
+
+def merge(workloads: Sequence[Workload], mix: str = "equal-work") -> Workload:
+    """Several models as one workload that shares a package.
+
+    **Arguments:** `workloads`; `mix`: `equal-work` gives every model the same ideal compute time in a round (rate
+    inversely proportional to its MACs, 1 for the heaviest), `equal-inferences` one pass of each.
+
+    Raises ValueError for an unknown mix or an empty list.
+    """
+    if mix not in MIXES:
+        raise ValueError(f"mix is {mix!r}; allowed: {', '.join(MIXES)}")
+    if not workloads:
+        raise ValueError("merge needs at least one workload; got none")
+    names, models, edges, offset = [], [], [], 0
+    members = [(w, m) for w in workloads for m in range(w.n_models)]
+    work = np.asarray([sum(x for x, of in zip(exact_macs(w.operators), w.model, strict=True) if of == m) for w, m in members])
+    rate = np.ones(len(members)) if mix == "equal-inferences" else max(work.max(), 1) / np.maximum(work, 1)
+    for i, w in enumerate(workloads):
+        seen = sum(other.n_models for other in workloads[:i])
+        models.append(w.model + seen)
+        edges += [(s + offset, t + offset, b) for s, t, b in zip(w.source, w.target, w.edge_bytes, strict=True)]
+        names += [f"{w.model_names[m]}/{n}" if w.n_models == 1 else n for n, m in zip(w.names, w.model, strict=True)]
+        offset += w.n_operators
+    columns = {
+        name: np.concatenate([getattr(w.operators, name) for w in workloads]) for name in Operators.__dataclass_fields__
+    }
+    model_names = _distinct([w.model_names[m] for w, m in members])
+    return assemble(
+        Operators(**columns), edges, np.concatenate(models).astype(np.int32),
+        np.concatenate([w.outside_in_bytes for w in workloads]), rate, np.concatenate([w.batch for w in workloads]),
+        tuple(names), model_names, mix,
+    )  # fmt: skip
+
+
+def assemble(operators, edges, model, outside_in, rate, batch, names, model_names, mix) -> Workload:
+    """Derive the walk (predecessors, last uses, slots) and check that rows stand in execution order."""
+    n = len(names)
+    readers: list[list[int]] = [[] for _ in range(n)]
+    feeds: list[list[tuple[int, float]]] = [[] for _ in range(n)]
+    for source, target, nbytes in edges:
+        source, target = int(source), int(target)
+        if not source < target:
+            raise ValueError(
+                f"edge {names[source]} -> {names[target]} runs against the order of rows (or the graph has a cycle)"
+            )
+        readers[source].append(target)
+        feeds[target].append((source, float(nbytes)))
+    width = max([len(f) for f in feeds] + [1])
+    inputs, input_bytes = np.full((n, width), -1, np.int32), np.zeros((n, width))
+    input_last = np.zeros((n, width), bool)
+    for row, feed in enumerate(feeds):
+        for i, (source, nbytes) in enumerate(feed):
+            inputs[row, i], input_bytes[row, i] = source, nbytes
+            # a tensor read twice by one row is released once
+            input_last[row, i] = max(readers[source]) == row and source not in [s for s, _ in feed[:i]]
+    out_bytes = operators.out_elements * operators.out_bits / 8
+    sink = np.asarray([not r for r in readers])
+    slot, n_slots = _slots(readers, inputs, input_last)
+    hold = np.where(sink, 0.0, out_bytes * _tile_share(operators, readers))
+    return Workload(
+        operators=operators,
+        source=np.asarray([e[0] for e in edges], np.int32),
+        target=np.asarray([e[1] for e in edges], np.int32),
+        edge_bytes=np.asarray([e[2] for e in edges], np.float64),
+        model=np.asarray(model, np.int32),
+        rate=np.asarray(rate, np.float64),
+        batch=np.asarray(batch, np.float64),
+        outside_in_bytes=np.asarray(outside_in, np.float64),
+        outside_out_bytes=np.where(sink, out_bytes, 0.0),
+        hold_bytes=hold,
+        inputs=inputs,
+        input_bytes=input_bytes,
+        input_last=input_last,
+        slot=slot,
+        input_slot=np.where(inputs >= 0, slot[inputs], -1).astype(np.int32),
+        first=np.concatenate([[True], model[1:] != model[:-1]]),
+        live_bytes=_live(hold, readers),
+        names=tuple(names),
+        model_names=tuple(model_names),
+        mix=mix,
+        n_slots=n_slots,
+    )
+
+
+def _tile_share(operators: Operators, readers: list[list[int]]) -> np.ndarray:
+    """Share of a tensor that must be held: two groups of it where the next row is its only reader and walks the same
+    groups (attention head by head), else all of it."""
+    share = np.ones(len(readers))
+    for row, of in enumerate(readers):
+        groups = int(operators.groups[row])
+        if of == [row + 1] and groups > 2 and int(operators.groups[row + 1]) == groups:
+            share[row] = 2 / groups
+    return share
+
+
+def _live(hold: np.ndarray, readers: list[list[int]]) -> np.ndarray:
+    """Bytes held while each row runs: every tensor from its producer to its last reader, both included."""
+    change = np.zeros(len(hold) + 1)
+    for row, of in enumerate(readers):
+        change[row] += hold[row]
+        change[max(of, default=row) + 1] -= hold[row]
+    return np.maximum(np.cumsum(change)[:-1], 0.0)
+
+
+def _slots(readers, inputs, input_last) -> tuple[np.ndarray, int]:
+    """Register allocation along the row order: a slot is free again after the last reader of its tensor."""
+    slot, free, used = np.zeros(len(readers), np.int32), [], 0
+    for row in range(len(readers)):
+        # inputs are read before the result is written, so a slot released here may be taken here
+        free += [int(slot[s]) for s, last in zip(inputs[row], input_last[row], strict=True) if s >= 0 and last]
+        if free:
+            slot[row] = free.pop()
+        else:
+            slot[row], used = used, used + 1
+        if not readers[row]:
+            free.append(int(slot[row]))
+    return slot, max(used, 1)
+
+
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """The same model twice gets a number: gpt2, gpt2#2."""
+    seen: dict[str, int] = {}
+    out = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        out.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return tuple(out)

@@ -1,0 +1,159 @@
+"""What has to be computed: operators as rows of loop nests, a struct of arrays.
+
+A row is the nest `for g, n, k, c, p, q, r, s: out[g,n,k,p,q] += w[g,k,c,r,s] * in[g,n,c,p*stride+r,q*stride+s]`.
+A GEMM of M rows, N columns and depth K' is `p = M, k = N, c = K'`; attention is one row a GEMM with `groups = heads`.
+Row counts are exact integers on the host; they become floating point only inside a traced computation.
+"""
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+# The order is part of the file format of a stored workload: append, never reorder.
+KINDS = (
+    "conv", "gemm", "attention_gemm", "batch_norm", "layer_norm", "softmax", "relu", "gelu", "add",
+    "max_pool", "avg_pool", "embedding", "elementwise",
+)  # fmt: skip
+MATRIX_KINDS = ("conv", "gemm", "attention_gemm")  # these run on the PE array, all others on the vector lanes
+
+# Lane operations per element of the output (of the window for pooling). A lane does one add, multiply, compare or table
+# look-up (exp, erf, rsqrt through a look-up table, as NVDLA's SDP does) a cycle.
+LANE_OPS = {
+    "batch_norm": 2,  # scale, shift (statistics folded at load time)
+    "layer_norm": 6,  # sum, sum of squares, subtract, multiply, scale, shift
+    "softmax": 5,  # running max, subtract, exp, sum, multiply
+    "relu": 1,
+    "gelu": 2,  # table look-up, multiply
+    "add": 1,
+    "embedding": 2,  # token row + position row
+    "elementwise": 1,
+}
+
+
+class Operators(eqx.Module):
+    """Rows of loop nests (`L` operators). All counts are per inference pass of the row's model.
+
+    **Fields:**
+    - `groups, batch, k, c, p, q, r, s`: loop bounds; vector operators keep their output shape in `batch, k, p, q`.
+    - `stride`: stride of the sliding window, both directions.
+    - `kind`: index into `KINDS`.  `is_matrix`: 1.0 where the row runs on the PE array.
+    - `lane_ops`: vector-lane operations.
+    - `in_elements, out_elements`: activations entering (all operands together) and leaving.
+    - `parameters`: stored parameters.  `weight_elements`: parameters read by one pass (an embedding reads few).
+    - `in_bits, weight_bits, out_bits, psum_bits`: precision of each operand.
+    """
+
+    groups: Int[Array, "L"]
+    batch: Int[Array, "L"]
+    k: Int[Array, "L"]
+    c: Int[Array, "L"]
+    p: Int[Array, "L"]
+    q: Int[Array, "L"]
+    r: Int[Array, "L"]
+    s: Int[Array, "L"]
+    stride: Int[Array, "L"]
+    kind: Int[Array, "L"]
+    is_matrix: Float[Array, "L"]
+    lane_ops: Float[Array, "L"]
+    in_elements: Float[Array, "L"]
+    out_elements: Float[Array, "L"]
+    parameters: Float[Array, "L"]
+    weight_elements: Float[Array, "L"]
+    in_bits: Float[Array, "L"]
+    weight_bits: Float[Array, "L"]
+    out_bits: Float[Array, "L"]
+    psum_bits: Float[Array, "L"]
+
+    def __len__(self) -> int:
+        return int(self.k.shape[0])
+
+    @property
+    def macs(self) -> Float[Array, "L"]:
+        """Multiply-accumulates of each row, in the dtype of the computation. Exact host totals: `Workload.macs`."""
+        size = self.is_matrix
+        for name in ("groups", "batch", "k", "c", "p", "q", "r", "s"):
+            size = size * getattr(self, name)
+        return size
+
+
+DIMS = ("groups", "batch", "k", "c", "p", "q", "r", "s")
+_FLOATS = (
+    "is_matrix", "lane_ops", "in_elements", "out_elements", "parameters", "weight_elements",
+    "in_bits", "weight_bits", "out_bits", "psum_bits",
+)  # fmt: skip
+
+
+def operator_row(
+    kind: str,
+    *,
+    groups: int = 1,
+    batch: int = 1,
+    k: int,
+    c: int = 1,
+    p: int = 1,
+    q: int = 1,
+    r: int = 1,
+    s: int = 1,
+    stride: int = 1,
+    in_elements: int | None = None,
+    parameters: int | None = None,
+    weight_elements: int | None = None,
+    bits: int = 8,
+    psum_bits: int = 32,
+) -> dict:
+    """One operator as a plain dictionary of exact integers, with everything derivable derived.
+
+    Raises ValueError for an unknown kind or a size below one.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"operator kind is {kind!r}; allowed: {', '.join(KINDS)}")
+    row = dict(groups=groups, batch=batch, k=k, c=c, p=p, q=q, r=r, s=s, stride=stride)
+    for name, size in row.items():
+        if isinstance(size, bool) or not isinstance(size, int | np.integer) or not 1 <= size < 2**31:
+            raise ValueError(f"{kind} operator: {name} is {size!r}; allowed: an integer from 1 to 2147483647")
+    outputs = groups * batch * k * p * q
+    matrix = kind in MATRIX_KINDS
+    if in_elements is None:
+        if kind == "attention_gemm":  # both operands are activations
+            in_elements = groups * batch * c * (p * q + k)
+        elif matrix:  # what the window touches, without padding
+            height, width = (p - 1) * stride + min(r, stride * p), (q - 1) * stride + min(s, stride * q)
+            in_elements = groups * batch * c * height * width
+        else:
+            in_elements = outputs
+    if parameters is None:
+        parameters = groups * k * c * r * s if kind in ("conv", "gemm") else 0
+    window = r * s if kind in ("max_pool", "avg_pool") else 1
+    row.update(
+        kind=KINDS.index(kind),
+        is_matrix=float(matrix),
+        lane_ops=0 if matrix else outputs * window * LANE_OPS.get(kind, 1),
+        in_elements=in_elements,
+        out_elements=outputs,
+        parameters=parameters,
+        weight_elements=parameters if weight_elements is None else weight_elements,
+        in_bits=bits,
+        weight_bits=bits,
+        out_bits=bits,
+        psum_bits=psum_bits,
+    )
+    return row
+
+
+def stack_operators(rows: list[dict]) -> Operators:
+    """Rows of `operator_row` as one struct of arrays: sizes int32, amounts float64 (exact up to 2**53)."""
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    return Operators(
+        **{name: np.asarray(column, np.float64 if name in _FLOATS else np.int32) for name, column in columns.items()}
+    )
+
+
+def exact_macs(operators: Operators) -> list[int]:
+    """Multiply-accumulates of each row as exact Python integers (host only)."""
+    total = []
+    for i in range(len(operators)):
+        size = int(operators.is_matrix[i])
+        for name in DIMS:
+            size *= int(getattr(operators, name)[i])
+        total.append(size)
+    return total
