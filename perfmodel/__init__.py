@@ -11,6 +11,7 @@ from .hardware import systems as systems
 from .schedule import Metrics as Metrics
 from .schedule import Schedule as Schedule
 from .schedule import evaluate as evaluate
+from .schedule import evaluate_many as evaluate_many
 from .workload import Workload as Workload
 from .workload import merge as merge
 from .workload import models as models

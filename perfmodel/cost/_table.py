@@ -18,9 +18,9 @@ class CostTable(eqx.Module):
       and launch.  `exec_s` = the larger of the first two + the third.
     - `onchip_j`: MACs, lanes, local stores and buffer.
     - `weight_bytes`: weights of the pass.  `input_refetch, weight_refetch`: how often each is fetched when it comes from
-      memory.  `working_bytes`: least buffer to run in.  `fits`: 1 where that fits.
+      memory.  `working_bytes`: least buffer to run in.
     - `sub_batch`: inferences of a pass the table was made for.
-    - `column`: column of each of the `D` chiplets; None: column d is chiplet d.
+    - `column`: column of each of the `D` chiplets (floats `D x K`: a mixture of columns); None: column d is chiplet d.
     """
 
     compute_s: Float[Array, "L K"]
@@ -31,7 +31,6 @@ class CostTable(eqx.Module):
     input_refetch: Float[Array, "L K"]
     weight_refetch: Float[Array, "L K"]
     working_bytes: Float[Array, "L K"]
-    fits: Float[Array, "L K"]
     sub_batch: Float[Array, ""]
     column: Int[Array, "D"] | None = None
 
@@ -99,7 +98,6 @@ def operator_cost(op: Operators, chip: Chiplets, sub_batch=1, smooth: bool = Fal
         input_refetch=tiles.input_refetch * ones,
         weight_refetch=tiles.weight_refetch * ones,
         working_bytes=tiles.working_bytes * ones,
-        fits=tiles.fits * ones,
         sub_batch=jnp.asarray(sub_batch, energy.dtype),
         column=column,
     )

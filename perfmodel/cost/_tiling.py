@@ -18,12 +18,11 @@ from ..workload import Operators
 
 
 class Tiling(NamedTuple):
-    """How often inputs and weights are fetched, the least buffer the operator can run in, and whether that fits."""
+    """How often inputs and weights are fetched, and the least buffer the operator can run in."""
 
     input_refetch: Float[Array, "..."]
     weight_refetch: Float[Array, "..."]
     working_bytes: Float[Array, "..."]
-    fits: Float[Array, "..."]
 
 
 def tiling(op: Operators, chip: Chiplets, smooth: bool = False) -> Tiling:
@@ -63,5 +62,4 @@ def tiling(op: Operators, chip: Chiplets, smooth: bool = False) -> Tiling:
         input_refetch=jnp.where(matrix, chosen([w[0] for w in ways]), 1.0),
         weight_refetch=jnp.where(matrix, chosen([w[1] for w in ways]), 1.0),
         working_bytes=working,
-        fits=jnp.where(working <= room, 1.0, 0.0),
     )

@@ -1,6 +1,8 @@
 """A system: chiplets + memory + package + technology."""
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from .._names import unknown_name
@@ -50,8 +52,16 @@ class System(eqx.Module):
         return self.with_kinds([self.type_names.index(name) for name in names])
 
     def with_kinds(self, kind) -> "System":
-        """The same package with a chiplet of type `kind[d]` at each position; `kind` may be traced."""
-        import jax.numpy as jnp
+        """The same package with a chiplet of type `kind[d]` at each position; `kind` may be traced.
 
+        A float `kind` of shape `D x K` is relaxed: each chiplet is a mixture of types (its dataflow code that of the largest
+        share: costs must come from a table by type)."""
         kind = jnp.asarray(kind)
-        return eqx.tree_at(lambda s: (s.chiplets, s.kind), self, (self.types.pick(kind), kind))
+        if jnp.issubdtype(kind.dtype, jnp.integer):
+            return eqx.tree_at(lambda s: (s.chiplets, s.kind), self, (self.types.pick(kind), kind))
+
+        def mixed(field):
+            field = jnp.asarray(field)
+            return field[jnp.argmax(kind, axis=1)] if jnp.issubdtype(field.dtype, jnp.integer) else kind @ field.astype(kind.dtype)
+
+        return eqx.tree_at(lambda s: (s.chiplets, s.kind), self, (jax.tree.map(mixed, self.types), kind))

@@ -1,8 +1,15 @@
 """What a whole schedule costs: steady state, timeline, metrics."""
 
+from ._batch import KERNELS as KERNELS
+from ._batch import evaluate_many as evaluate_many
 from ._evaluate import evaluate as evaluate
+from ._evaluate import evaluate_one as evaluate_one
+from ._greedy import GREEDY as GREEDY
+from ._greedy import greedy_schedule as greedy_schedule
 from ._metrics import ENERGY_PARTS as ENERGY_PARTS
 from ._metrics import VIOLATIONS as VIOLATIONS
 from ._metrics import Metrics as Metrics
 from ._metrics import ModelMetrics as ModelMetrics
 from ._schedule import Schedule as Schedule
+from ._timeline import Timeline as Timeline
+from ._timeline import timeline as timeline

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 from ..cost import CostTable, cost_table
 from ..hardware import System
 from ..workload import Workload
+from ._constants import make_constants
 from ._metrics import Metrics
 from ._residency import residency
 from ._rows import execution_order, make_rows
 from ._schedule import Schedule
 from ._steady_state import metrics
-from ._walk import Constants, walk
+from ._walk import walk
 
 
 def evaluate(
@@ -37,76 +38,51 @@ def evaluate(
     `feasible` and `violations`. How time and energy are counted: docs/model.md.
     """
     schedule.check(workload, system.n_chiplets)
-    return _evaluate(workload, system, schedule, table, smooth, temperature, 1, False)
-
-
-def _evaluate(workload, system, schedule, table, smooth, temperature, unroll, remat) -> Metrics:
-    if table is None:
+    if table is None:  # here, so that gradients reach the hardware through the table and not through the walk
         table = cost_table(workload, system, schedule.sub_batch, smooth=smooth)
+    return evaluate_one(workload, system, schedule, table, smooth, temperature)
+
+
+def evaluate_one(workload, system, schedule, table, smooth, temperature, unroll=1, remat=False, record=False):
+    """What `evaluate`, `timeline` and the batched evaluator share. Without a table the costs are made row by row, inside the
+    walk. Returns Metrics, and with `record` also the walk's `Record` and the execution order."""
     dtype = jnp.result_type(float)
-    n, assignment = system.n_chiplets, jnp.asarray(schedule.assignment)
+    assignment = jnp.asarray(schedule.assignment)
     rows, n_slots = make_rows(workload, table, schedule, dtype)
     order = execution_order(workload, schedule)
     placed = assignment if order is None else assignment[order]
     window = None if schedule.window is None else jnp.asarray(schedule.window, jnp.int32)[order]
 
-    # the largest streaming tile of any operator stays free everywhere, so that no live tensor can keep an operator from running
-    working = jnp.max(jnp.asarray(table.working_bytes, dtype))
-    stay = residency(rows, placed, system, working, smooth=smooth, temperature=temperature, unroll=unroll)
-    constants = _constants(system, table, stay, dtype)
+    constants = make_constants(system, table, dtype)
+    stay = residency(rows, placed, constants, smooth=smooth, temperature=temperature, unroll=unroll)
 
     def one(rows):
         return walk(
-            rows, placed, window, constants, n_slots, workload.n_models,
-            smooth=smooth, temperature=temperature, unroll=unroll, remat=remat,
+            rows, placed, window, constants, stay, n_slots, workload.n_models,
+            smooth=smooth, temperature=temperature, unroll=unroll, remat=remat, record=record,
         )  # fmt: skip
 
     if schedule.n_windows == 1:
-        total, latency = one(rows)
+        total, latency, seen = one(rows)
         totals = [total]
     else:  # what each window adds up to; the timeline is the same every time
         runs = [one(rows._replace(rate=jnp.where(window == w, rows.rate, 0.0))) for w in range(schedule.n_windows)]
-        totals, latency = [total for total, _ in runs], runs[0][1]
-    return metrics(
-        totals, latency, stay.resident, _violations(workload, system, schedule, table, placed, order, dtype),
+        totals, (_, latency, seen) = [run[0] for run in runs], runs[0]
+    found = metrics(
+        totals, latency, stay.resident, _violations(workload, system, stay.excess_bytes, order, dtype),
         workload, system, jnp.asarray(schedule.sub_batch, dtype), smooth=smooth, temperature=temperature,
     )  # fmt: skip
+    return (found, seen, order) if record else found
 
 
-def _constants(system: System, table: CostTable, stay, dtype) -> Constants:
-    n, package = system.n_chiplets, jax.tree.map(lambda x: jnp.asarray(x, dtype), system.package)
-    memory_s_per_byte = 1.0 / jnp.asarray(system.memory.bytes_per_s, dtype)[0]
-    latency = jnp.asarray(system.memory.latency_s, dtype)[0]
-    column = None
-    if table.column is not None:
-        column = tuple(
-            tuple((jnp.asarray(table.column)[d] == c).astype(dtype) for c in range(table.weight_bytes.shape[1])) for d in range(n)
-        )
-    return Constants(
-        room=stay.room,
-        loads=tuple(1.0 - r for r in stay.resident),
-        buffer_j_per_byte=tuple(jnp.asarray(system.chiplets.buffer_j_per_byte, dtype)[d] for d in range(n)),
-        direct=system.package.direct,
-        column=column,
-        hops=tuple(tuple(package.hops[a, b] for b in range(n)) for a in range(n)),
-        hop_s=package.hop_s,
-        network_s_per_byte=1.0 / jnp.minimum(package.link_bytes_per_s, package.port_bytes_per_s),
-        memory_s_per_byte=memory_s_per_byte,
-        memory_s=tuple(latency + package.memory_hops[d] * package.hop_s for d in range(n)),
-    )
-
-
-def _violations(workload, system, schedule, table, placed, order, dtype) -> jax.Array:
+def _violations(workload, system, excess_bytes, order, dtype) -> jax.Array:
     """Amounts, in the order of `VIOLATIONS`."""
     op = workload.operators
     stored = jnp.sum(jnp.asarray(op.parameters * op.weight_bits / 8, dtype))
     capacity = jnp.asarray(system.memory.capacity_bytes, dtype)[0]
-    # a chiplet type that cannot hold an operator's smallest tile cannot run it
-    fit = jnp.asarray(table.fits, dtype)
-    unfit = jnp.sum(1.0 - jnp.min(fit, axis=1))
     against = jnp.zeros((), dtype)
     if order is not None:
         n = workload.n_operators
         position = jnp.zeros(n, jnp.int32).at[order].set(jnp.arange(n, dtype=jnp.int32))
         against = jnp.sum((position[workload.source] > position[workload.target]).astype(dtype))
-    return jnp.stack([jnp.maximum(stored - capacity, 0.0), unfit, against])
+    return jnp.stack([jnp.maximum(stored - capacity, 0.0), jnp.maximum(excess_bytes, 0.0), against])

@@ -4,7 +4,7 @@ import equinox as eqx
 from jaxtyping import Array, Bool, Float, Int
 
 # Kinds of violation, in the order of Metrics.violations; all are amounts, 0 where satisfied.
-VIOLATIONS = ("memory_bytes", "operators_that_do_not_fit", "edges_against_order")
+VIOLATIONS = ("memory_bytes", "buffer_bytes", "edges_against_order")
 # Parts of a round's energy, in the order of Metrics.energy_parts_j.
 ENERGY_PARTS = ("on_chip", "buffer_off_chip", "network", "memory", "static")
 

@@ -1,4 +1,4 @@
-"""Placements as weights over chiplets, hard or relaxed, behind the same five verbs.
+"""Placements as weights over chiplets, hard or relaxed, behind the same few verbs.
 
 A hard placement is a tuple of masks (exactly one true), a relaxed one a tuple of fractions that sum to 1. The verbs mean the
 same for both; on masks they select instead of multiplying, which is exact and about twice as fast in the walk.
@@ -44,6 +44,13 @@ def agree(x: tuple, y: tuple, where, there, dtype) -> jax.Array:
     if _hard(x[0]):
         return (where == there).astype(dtype)
     return reduce(jnp.add, [w * v for w, v in zip(x, y, strict=True)])
+
+
+def columns(x: tuple, of: tuple) -> tuple:
+    """The same placement over columns of a table: `of[d][c]` is 1.0 where chiplet d is of column c."""
+    if _hard(x[0]):
+        return tuple(reduce(jnp.logical_or, [w & (c[i] > 0) for w, c in zip(x, of, strict=True)]) for i in range(len(of[0])))
+    return tuple(sum(w * c[i] for w, c in zip(x, of, strict=True)) for i in range(len(of[0])))
 
 
 def _hard(x) -> bool:

@@ -6,32 +6,36 @@ import jax
 import jax.numpy as jnp
 
 from .._numerics import fits
-from ..hardware import System
-from ._placement import agree, plus, weights
-from ._rows import Rows
+from ._constants import Constants
+from ._placement import agree, choose, columns, plus, weights
+from ._rows import Rows, row_costs
 
 
 class Residency(NamedTuple):
-    """Tuples over chiplets: 1.0 where weights are resident; buffer bytes left for activations."""
+    """Tuples over chiplets: 1.0 where weights are resident; buffer bytes left for activations. `excess_bytes`: by how much the
+    streaming tile of some operator exceeds the buffer of the chiplet it is placed on (0 or less: by nothing)."""
 
     resident: tuple
     room: tuple
+    excess_bytes: jax.Array
 
 
-def residency(rows: Rows, placed, system: System, working_bytes, *, smooth: bool, temperature, unroll=1) -> Residency:
+def residency(rows: Rows, placed, k: Constants, *, smooth: bool, temperature, unroll=1) -> Residency:
     """Weights of all models on a chiplet stay if, beside them, the largest live set of each model's pass there fits as many
     times as that model has passes in flight: one for each of its segments, at most one for each chiplet.
-
-    `working_bytes`: buffer that must stay free for the streaming tiles of any operator; scalar.
-    """
-    n, dtype = system.n_chiplets, rows.exec_s.dtype
+    The largest streaming tile of any operator (on that chiplet) stays free everywhere, so that no live tensor can keep an
+    operator from running."""
+    n, dtype = len(k.buffer_bytes), rows.weight_bytes.dtype
     zero = jnp.zeros((), dtype)
     zeros = (zero,) * n
 
     def step(carry, xs):
-        stored, live, segments, most, before = carry
+        stored, live, segments, most, before, excess, largest = carry
         row, where = xs
-        x = weights(where, n)
+        working = row_costs(row, k.chiplets, smooth).working_bytes
+        y = x = weights(where, n)
+        if k.column is not None:
+            y = columns(x, k.column)
         # at the first row of a model the one before is settled: its live sets, once for each pass in flight
         settled = _settle(live, segments, most, row.first)
         keep = 1.0 - row.first
@@ -42,16 +46,21 @@ def residency(rows: Rows, placed, system: System, working_bytes, *, smooth: bool
             jnp.where(row.first > 0, 1.0, segments + moved),
             settled,
             where,
+            jnp.maximum(excess, choose(y, working) - choose(x, k.buffer_bytes)),
+            tuple(jnp.maximum(v, w) for v, w in zip(largest, working, strict=True)),
         ), None
 
-    start = (zeros, zeros, zero, zeros, placed[0])
-    (stored, live, segments, most, _), _ = jax.lax.scan(step, start, (rows, placed), unroll=unroll)
+    n_columns = n if k.column is None else len(k.column[0])
+    start = (zeros, zeros, zero, zeros, placed[0], zero, (zero,) * n_columns)
+    (stored, live, segments, most, _, excess, largest), _ = jax.lax.scan(step, start, (rows, placed), unroll=unroll)
     need = _settle(live, segments, most, 1.0)
-    buffers = [jnp.asarray(system.chiplets.buffer_bytes, dtype)[d] - working_bytes for d in range(n)]
+    if k.column is not None:
+        largest = tuple(sum(is_c * v for is_c, v in zip(of, largest, strict=True)) for of in k.column)
+    buffers = [b - w for b, w in zip(k.buffer_bytes, largest, strict=True)]
     resident = tuple(
         fits(w + a, b, temperature, smooth) * (w > 0) for w, a, b in zip(stored, need, buffers, strict=True)
     )
-    return Residency(resident, tuple(b - r * w for b, r, w in zip(buffers, resident, stored, strict=True)))
+    return Residency(resident, tuple(b - r * w for b, r, w in zip(buffers, resident, stored, strict=True)), excess)
 
 
 def _settle(live: tuple, segments, most: tuple, when) -> tuple:

@@ -5,18 +5,26 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..cost import CostTable
-from ..workload import Workload
+from ..cost import CostTable, operator_cost, with_sub_batch
+from ..hardware import Chiplets
+from ..workload import Operators, Workload
 from ._schedule import Schedule
 
 
-class Rows(NamedTuple):
-    """Per operator, in execution order: cost columns, bytes of a pass, graph walk. `I` inputs, `K` columns, `M` models."""
+class Costs(NamedTuple):
+    """What the walk needs of a cost table; of one row, tuples over columns."""
 
     exec_s: jax.Array  # [L, K]
     onchip_j: jax.Array  # [L, K]
     input_refetch: jax.Array  # [L, K]
     weight_refetch: jax.Array  # [L, K]
+    working_bytes: jax.Array  # [L, K]
+
+
+class Rows(NamedTuple):
+    """Per operator, in execution order: costs, bytes of a pass, graph walk. `I` inputs, `K` columns, `M` models."""
+
+    costs: Costs | Operators  # operators where each candidate has hardware of its own: costs are then made row by row
     weight_bytes: jax.Array  # [L]
     hold_bytes: jax.Array  # [L]
     out_bytes: jax.Array  # [L] written to memory where the result is not held
@@ -33,12 +41,16 @@ class Rows(NamedTuple):
     live_bytes: jax.Array  # [L] most that one pass of the model holds while this row runs, wherever it is
 
 
-def make_rows(workload: Workload, table: CostTable, schedule: Schedule, dtype) -> tuple[Rows, int]:
+def make_rows(workload: Workload, table: CostTable | None, schedule: Schedule, dtype) -> tuple[Rows, int]:
     """Rows in execution order, and the number of registers they need."""
     scale = jnp.asarray(schedule.sub_batch, dtype)
-    # a table made for another sub-batch is scaled in proportion: exact where both agree
-    times = scale / jnp.asarray(table.sub_batch, dtype)
     op = workload.operators
+    if table is None:
+        costs = jax.tree.map(jnp.asarray, with_sub_batch(op, scale))
+    else:  # a table made for another sub-batch is scaled in proportion: exact where both agree
+        times = scale / jnp.asarray(table.sub_batch, dtype)
+        costs = _costs(table, dtype)
+        costs = costs._replace(exec_s=costs.exec_s * times, onchip_j=costs.onchip_j * times)
 
     def cast(x):
         return jnp.asarray(x, dtype)
@@ -52,11 +64,8 @@ def make_rows(workload: Workload, table: CostTable, schedule: Schedule, dtype) -
     out = jnp.where(hold > 0, out, 0.0)
     last = walk.input_last
     rows = Rows(
-        exec_s=cast(table.exec_s) * times,
-        onchip_j=cast(table.onchip_j) * times,
-        input_refetch=cast(table.input_refetch),
-        weight_refetch=cast(table.weight_refetch),
-        weight_bytes=cast(table.weight_bytes[:, 0]),
+        costs=costs,
+        weight_bytes=cast(op.weight_elements * op.weight_bits / 8),
         hold_bytes=hold,
         out_bytes=out,
         outside_in=cast(workload.outside_in_bytes) * scale,
@@ -74,6 +83,19 @@ def make_rows(workload: Workload, table: CostTable, schedule: Schedule, dtype) -
     if order is not None:
         rows = jax.tree.map(lambda x: x[order], rows)
     return rows, n_slots
+
+
+def row_costs(row: Rows, chiplets: tuple[Chiplets, ...], smooth: bool) -> Costs:
+    """Costs of one row as tuples over columns: looked up, or made for each of `chiplets`."""
+    if isinstance(row.costs, Costs):
+        return Costs(*(tuple(column[c] for c in range(column.shape[0])) for column in row.costs))
+    dtype = row.weight_bytes.dtype
+    made = [_costs(operator_cost(row.costs, chip, smooth=smooth), dtype) for chip in chiplets]
+    return Costs(*(tuple(getattr(m, name) for m in made) for name in Costs._fields))
+
+
+def _costs(table: CostTable, dtype) -> Costs:
+    return Costs(*(jnp.asarray(getattr(table, name), dtype) for name in Costs._fields))
 
 
 def execution_order(workload: Workload, schedule: Schedule):

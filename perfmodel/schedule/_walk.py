@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from .._numerics import fits
-from ._placement import agree, become, both, choose, plus, weights
-from ._rows import Rows
+from ._constants import Constants
+from ._placement import agree, become, both, choose, columns, plus, weights
+from ._residency import Residency
+from ._rows import Costs, Rows, row_costs
 
 
 class Totals(NamedTuple):
@@ -42,29 +44,24 @@ class Clock(NamedTuple):
     barrier_s: jax.Array  # nothing of this window starts before
 
 
-class Constants(NamedTuple):
-    """Hardware as scalars, for one candidate."""
+class Record(NamedTuple):
+    """What the timeline saw of each row, in execution order; `I` inputs."""
 
-    room: tuple  # buffer bytes of each chiplet left for activations
-    loads: tuple  # of each chiplet: 0.0 where weights are resident, else 1.0
-    buffer_j_per_byte: tuple
-    direct: bool  # memory traffic crosses no link
-    column: tuple | None  # [d][k]: 1.0 where chiplet d is of column k; None: column d is chiplet d
-    hops: tuple  # [a][b]
-    hop_s: jax.Array
-    network_s_per_byte: jax.Array
-    memory_s_per_byte: jax.Array
-    memory_s: tuple  # latency of memory seen from each chiplet
+    start_s: jax.Array  # [L]
+    finish_s: jax.Array  # [L]
+    held: jax.Array  # [L] 1.0 where the result stays in the buffer
+    by_network: jax.Array  # [L, I] 1.0 where an input crosses the package network
+    by_memory: jax.Array  # [L, I]
+    input_done_s: jax.Array  # [L, I] when its producer finished
 
 
-def walk(rows: Rows, placed, windows, constants: Constants, n_slots: int, n_models: int, *,
-         smooth: bool, temperature, unroll: int | bool = 1, remat: bool = False) -> tuple[Totals, jax.Array]:  # fmt: skip
-    """Totals of a round and first-result latency of each model.
+def walk(rows: Rows, placed, windows, constants: Constants, stay: Residency, n_slots: int, n_models: int, *,
+         smooth: bool, temperature, unroll: int | bool = 1, remat: bool = False, record: bool = False):  # fmt: skip
+    """Totals of a round, first-result latency of each model, and a `Record` of every row if asked (else None).
 
     `placed[l]` is the placement of row l, `windows[l]` its window (or None). `unroll` is XLA's: 1 on a CPU, more fuses steps on a GPU.
     """
-    n = len(constants.room)
-    dtype = rows.exec_s.dtype
+    n, dtype = len(constants.buffer_bytes), rows.weight_bytes.dtype
     zero = jnp.zeros((), dtype)
     zeros = (zero,) * n
     by_chiplet = () if constants.direct else zeros
@@ -74,16 +71,17 @@ def walk(rows: Rows, placed, windows, constants: Constants, n_slots: int, n_mode
     clock = Clock(zeros, zeros, zeros, registers, registers, places, (zero,) * n_models, jnp.zeros((), jnp.int32), zero)
 
     def step(carry, xs):
-        return _step(*carry, *xs, constants, smooth, temperature), None
+        total, clock, seen = _step(*carry, *xs, constants, stay, smooth, temperature)
+        return (total, clock), seen if record else None
 
     if remat:  # reverse mode keeps only the carry of each step
         step = jax.checkpoint(step)
-    (totals, clock), _ = jax.lax.scan(step, (totals, clock), (rows, placed, windows), unroll=unroll)
-    return totals, jnp.stack(clock.latest_s)
+    (totals, clock), seen = jax.lax.scan(step, (totals, clock), (rows, placed, windows), unroll=unroll)
+    return totals, jnp.stack(clock.latest_s), seen
 
 
-def _step(total: Totals, clock: Clock, row: Rows, placed, window, k: Constants, smooth, temperature):
-    n, dtype = len(k.room), clock.barrier_s.dtype
+def _step(total: Totals, clock: Clock, row: Rows, placed, window, k: Constants, stay: Residency, smooth, temperature):
+    n, dtype = len(k.buffer_bytes), clock.barrier_s.dtype
     one = jnp.where(row.slot < 0, 2.0, 1.0).astype(dtype)
 
     def keep(value):
@@ -92,10 +90,9 @@ def _step(total: Totals, clock: Clock, row: Rows, placed, window, k: Constants, 
         return value / one
 
     x = weights(placed, n)
-    y = x if k.column is None else _columns(x, k.column)
-
-    def cost(column):  # of this row where it is placed
-        return choose(y, [column[c] for c in range(len(y))])
+    y = x if k.column is None else columns(x, k.column)
+    # of this row where it is placed
+    costs = Costs(*(choose(y, column) for column in row_costs(row, k.chiplets, smooth)))
 
     # a new model starts in an empty package; a new window waits for the one before
     go_on = 1.0 - row.first
@@ -106,13 +103,14 @@ def _step(total: Totals, clock: Clock, row: Rows, placed, window, k: Constants, 
         barrier = jnp.where(window > clock.window, so_far, barrier)
     free = tuple(f * go_on for f in clock.free_s)
     started = tuple(s * go_on for s in clock.started_s)
-    live_here, room_here = choose(x, clock.live), choose(x, k.room)
+    live_here, room_here = choose(x, clock.live), choose(x, stay.room)
     spare = keep(room_here - live_here)
-    exec_s, refetch, memory_s = keep(cost(row.exec_s)), keep(cost(row.input_refetch)), choose(x, k.memory_s)
+    exec_s, refetch, memory_s = keep(costs.exec_s), keep(costs.input_refetch), choose(x, k.memory_s)
 
     ready, from_memory, arrived = barrier, jnp.where(row.outside_in > 0, 1.0, 0.0), jnp.zeros((), dtype)
     in_read = row.outside_in * refetch  # bytes this row reads from memory
     ready = jnp.maximum(ready, from_memory * (in_read * k.memory_s_per_byte + memory_s))
+    shares: tuple[list, ...] = ([], [], [])
     inputs = []  # of each: where it came from, bytes over the network, bytes spilled late, bytes given back
     for i in range(row.input_slot.shape[0]):
         slot, nbytes = row.input_slot[i], row.input_bytes[i]
@@ -130,6 +128,8 @@ def _step(total: Totals, clock: Clock, row: Rows, placed, window, k: Constants, 
         moved, late, back = by_network * (nbytes * row.rate), late * (row.input_write[i] * row.rate), held * row.input_release[i]
         inputs.append((came, keep(moved), keep(late), keep(back)))
         in_read = in_read + by_memory * nbytes * refetch
+        for share, value in zip(shares, (by_network, by_memory, done), strict=True):
+            share.append(jnp.where(there, value, 0.0))
         network_time = nbytes * k.network_s_per_byte + hops * k.hop_s
         memory_time = (row.input_write[i] + nbytes * refetch) * k.memory_s_per_byte + 2.0 * memory_s
         delay = by_network * network_time + by_memory * memory_time
@@ -137,8 +137,8 @@ def _step(total: Totals, clock: Clock, row: Rows, placed, window, k: Constants, 
         from_memory = jnp.maximum(from_memory, jnp.where(there, by_memory, 0.0))
 
     # weights: one operator of prefetch, from the moment the operator before started on that chiplet
-    load = row.weight_bytes * (1.0 + (cost(row.weight_refetch) - 1.0) * from_memory) * choose(x, k.loads)
-    load = keep(load)
+    load = row.weight_bytes * (1.0 + (costs.weight_refetch - 1.0) * from_memory)
+    load = keep(load * (1.0 - choose(x, stay.resident)))
     ready = jnp.maximum(ready, choose(x, started) + load * k.memory_s_per_byte + jnp.where(load > 0, memory_s, 0.0))
     start = keep(jnp.maximum(ready, choose(x, free)))
     finish = keep(start + exec_s)
@@ -179,17 +179,11 @@ def _step(total: Totals, clock: Clock, row: Rows, placed, window, k: Constants, 
         memory_bytes=memory_bytes,
         read=read,
         written=tuple(written),
-        onchip_j=total.onchip_j + cost(row.onchip_j) * row.rate,
+        onchip_j=total.onchip_j + costs.onchip_j * row.rate,
         filled_j=filled_j,
     )
-    return new_total, new_clock
-
-
-def _columns(x: tuple, column: tuple) -> tuple:
-    """From chiplets to columns of the table."""
-    if x[0].dtype == jnp.bool_:
-        return tuple(reduce(jnp.logical_or, [w & (of[c] > 0) for w, of in zip(x, column, strict=True)]) for c in range(len(column[0])))
-    return tuple(sum(w * of[c] for w, of in zip(x, column, strict=True)) for c in range(len(column[0])))
+    seen = Record(start, finish, held, jnp.stack(shares[0]), jnp.stack(shares[1]), jnp.stack(shares[2]))
+    return new_total, new_clock, seen
 
 
 def _fits(need, spare, room, smooth, temperature):
