@@ -1,5 +1,7 @@
 """Objectives by name: what is better, and the cost that a search minimises."""
 
+import math
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -16,6 +18,20 @@ OBJECTIVES = {
     "area": ("area_mm2", False),
     "cost": ("cost_usd", False),
 }
+
+
+_SHOWN = {"throughput_per_s": (1, "/s"), "latency_s": (1e3, " ms"), "energy_j": (1e3, " mJ"), "edp_js": (1e6, " uJ s"),
+          "power_w": (1, " W"), "area_mm2": (1, " mm2"), "cost_usd": (1, " USD")}  # fmt: skip
+
+
+def in_words(logs, objectives: tuple[str, ...]) -> list[str]:
+    """Costs (logarithms, minimised) as values with units."""
+    words = []
+    for log, name in zip(logs, objectives, strict=False):
+        field, more_is_better = OBJECTIVES[name]
+        scale, unit = _SHOWN[field]
+        words.append(f"{math.exp(-log if more_is_better else log) * scale:.4g}{unit}")
+    return words
 
 
 def check_objectives(names) -> tuple[str, ...]:

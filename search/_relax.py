@@ -18,7 +18,7 @@ from perfmodel.schedule import evaluate_one
 
 from ._objectives import costs
 
-_RATE = 0.3
+_OPTIMISER = optax.adam(0.3)
 _HOT, _COLD = 1.0, 0.15  # temperature of the softmax over chiplets, from first to last step
 _SMOOTH_HOT, _SMOOTH_COLD = 0.1, 0.02  # temperature of the evaluator
 _LOOSE = 3.0  # weight of capacity violations
@@ -41,42 +41,36 @@ def objective_weights(key, n: int, n_objectives: int) -> Float[Array, "N M"]:
     return jnp.where((jnp.arange(n) < n // 4)[:, None], 0.9 * alone + 0.1 / n_objectives, drawn)
 
 
-@functools.partial(jax.jit, static_argnums=(5, 6))
-def descend(logits, weights, workload: Workload, system: System, table: CostTable, objectives: tuple[str, ...], steps: int):
-    """`steps` of Adam on every start: logits after the last step.
+start_descent = jax.jit(_OPTIMISER.init)
 
-    **Arguments:** `logits`: of operators `N x L x D` and of positions `N x D x K`; `weights`: `N x M`; `table`: by type, its
-    columns the `K` types on offer.
+
+@functools.partial(jax.jit, static_argnums=(6,), donate_argnums=(0, 1))
+def descend(logits, state, weights, workload: Workload, system: System, table: CostTable, objectives: tuple[str, ...], progress):
+    """One Adam step on every start for each entry of `progress` (0 hot to 1 cold): logits and optimiser state after them.
+
+    **Arguments:** `logits`: of operators `N x L x D` and of positions `N x D x K`; `state`: from `start_descent`;
+    `weights`: `N x M`; `table`: by type, its columns the `K` types on offer (or by chiplet, then `K` is 1).
     """
-    anneal = jnp.linspace(0.0, 1.0, steps)
 
     def loss(one, weight, progress):
         place, kind = one
         softness = _HOT * (_COLD / _HOT) ** progress
-        relaxed = jax.nn.softmax(place / softness, axis=-1)
-        mixture = jax.nn.softmax(kind / softness, axis=-1)
-        metrics = evaluate_one(
-            workload,
-            system.with_kinds(mixture),
-            Schedule(relaxed),
-            eqx.tree_at(lambda t: t.column, table, mixture),
-            True,
-            _SMOOTH_HOT * (_SMOOTH_COLD / _SMOOTH_HOT) ** progress,
-            remat=True,
-        )
+        relaxed, chosen, costs_ = jax.nn.softmax(place / softness, axis=-1), system, table
+        if kind.shape[-1] > 1:
+            mixture = jax.nn.softmax(kind / softness, axis=-1)
+            chosen, costs_ = system.with_kinds(mixture), eqx.tree_at(lambda t: t.column, table, mixture)
+        smooth = _SMOOTH_HOT * (_SMOOTH_COLD / _SMOOTH_HOT) ** progress
+        metrics = evaluate_one(workload, chosen, Schedule(relaxed), costs_, True, smooth, remat=True)
         return jnp.sum(weight * costs(metrics, objectives, penalty=_LOOSE))
-
-    optimiser = optax.adam(_RATE)
 
     def step(carry, progress):
         logits, state = carry
         slope = jax.vmap(jax.grad(loss), in_axes=(0, 0, None))(logits, weights, progress)
         slope = jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), g, 0.0), slope)
-        updates, state = optimiser.update(slope, state)
+        updates, state = _OPTIMISER.update(slope, state)
         return (optax.apply_updates(logits, updates), state), None
 
-    (logits, _), _ = jax.lax.scan(step, (logits, optimiser.init(logits)), anneal)
-    return logits
+    return jax.lax.scan(step, (logits, state), progress)[0]
 
 
 def rounded(logits) -> tuple[Array, Array]:

@@ -50,7 +50,9 @@ def evaluate_many(
     - `kinds`: chiplet type of each position, `B x D`: candidates differ in their chiplet mix. Needs a `by_type` table.
     - `recompute`: `system` itself has a leading axis `B` on the fields of `system.chiplets`, and each candidate's costs are
       computed inside the walk.
-    - `kernel`: `scan` or `fused`; None: the one measured faster on this backend. `chunk`: candidates a call.
+    - `kernel`: `scan` or `fused`; None: the one measured faster on this backend.
+    - `chunk`: candidates a call, exactly (a short last one is filled up), so one value means one compilation; None: a size
+      that suits the backend, or for small batches the next power of two.
 
     Raises ValueError for an unknown kernel or arrays whose leading axes differ.
     """
@@ -71,7 +73,8 @@ def evaluate_many(
     for leaf in jax.tree.leaves(candidates):
         if jnp.ndim(leaf) and leaf.shape[0] != n:
             raise ValueError(f"candidates: an array has leading axis {leaf.shape[0]}; the assignments have {n}")
-    chunk = min(chunk or _CHUNK.get(backend, 1 << 20), max(_SMALLEST, 1 << (n - 1).bit_length()))
+    if chunk is None:
+        chunk = min(_CHUNK.get(backend, 1 << 20), max(_SMALLEST, 1 << (n - 1).bit_length()))
     run = _compiled(backend, kernel, smooth)
     parts = []
     for start in range(0, n, chunk):

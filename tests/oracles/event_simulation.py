@@ -11,7 +11,7 @@ queues.
   server tile by tile. A tile passes from server to server as it streams (cut-through: it can finish at the next one a hop
   latency after it finishes at this one), so a lone transfer takes bytes / slowest bandwidth + latencies.
 - An operator is enabled when its inputs exist and the operator before it (same pass, same chiplet) has started. A chiplet
-  fetches inputs for the `fetch_ahead` oldest enabled operators; an operator is ready when all its inputs and weights are there.
+  fetches inputs for its `fetch_ahead` oldest enabled operators (None: all; the buffer is the limit); an operator is ready when all its inputs and weights are there.
 - A remote input needs its bytes in the consumer's buffer from the start of its transfer until the consumer has finished; if
   they are not free at that moment it goes through memory. A result needs its `hold_bytes` from the start of its producer;
   if they are not free at that moment it is written to memory when produced. A held result is given up when its last reader
@@ -86,10 +86,10 @@ class _Pass:
 class Machine:
     """One workload on one system under one assignment, ready to be run (each run starts empty)."""
 
-    def __init__(self, workload, system, assignment, costs, *, tiles=8, least_tile_bytes=16384.0, fetch_ahead=4, trace=False):
+    def __init__(self, workload, system, assignment, costs, *, tiles=8, least_tile_bytes=16384.0, fetch_ahead=None, trace=False):
         w, s = workload, system
         self.costs = c = costs if isinstance(costs, Costs) else Costs.of(costs)
-        self.tiles, self.least_tile, self.fetch_ahead = tiles, least_tile_bytes, fetch_ahead
+        self.tiles, self.least_tile, self.fetch_ahead = tiles, least_tile_bytes, fetch_ahead or 1 << 30
         self.n, self.d, self.models = w.n_operators, s.n_chiplets, w.n_models
         chip = self.chip = [int(x) for x in assignment]
         model = np.asarray(w.model)
@@ -250,8 +250,8 @@ class Machine:
                 self._arrived(what)
             else:
                 self._finished(*what)
-            if self.done_total != completed:
-                completed = self.done_total
+            if self.total != completed:
+                completed = self.total
                 if cleared is None and clear_at(self.done):
                     cleared = now
                     busy[:] = [0.0] * self.n_servers
@@ -260,10 +260,6 @@ class Machine:
                 if stop(self.done):
                     return now, cleared
         raise AssertionError(f"the simulation came to a halt after {self.done} passes of {self.admitted}")
-
-    @property
-    def done_total(self):
-        return self.total
 
     def _admit(self):
         """Start passes while limits allow, models in turn by how far each has come."""
@@ -475,22 +471,23 @@ def simulate_latency(workload, system, assignment, costs, model=0, **options) ->
 
 
 def simulate_throughput(
-    workload, system, assignment, costs, *, rounds=40, measure=20, in_flight=None, slack=2.0, **options
+    workload, system, assignment, costs, *, rounds=40, measure=20, in_flight=None, slack=3.0, **options
 ) -> Outcome:
     """Successive rounds of `rate[m]` passes of each model m (integers). `period_s`: time of the last `measure` rounds / `measure`.
 
-    `in_flight`: most passes in flight of each model (a number, or one for each). None: twice (one a chiplet and one to spare),
-    and at least a round of them. Little's law: n passes in flight feed the bottleneck as long as a pass takes no longer than
-    n times what the bottleneck spends on one. One a chiplet would do if all stages took equally long; but a pass comes by
-    every chiplet many times, behind operators of unlike length, and a model with many short passes in a round waits for long
-    operators of one with few. Models are admitted in proportion to their rates, none `slack` rounds ahead of another, and
-    admission never ends before the measurement does: neither start nor drain is in the measured time.
+    `in_flight`: most passes in flight of each model (a number, or one for each). None: two rounds of them, and at least twice
+    (one a chiplet and one to spare). Little's law: n passes in flight feed the bottleneck as long as a pass takes no longer
+    than n times what the bottleneck spends on one. One a chiplet would do if all stages took equally long; but a pass comes
+    by every chiplet many times, behind operators of unlike length, and all the short passes of a model can stand behind one
+    long operator of another. More in flight need more buffer, and what does not fit is spilled: `moved_bytes` tells.
+    Models are admitted in proportion to their rates, none `slack` rounds ahead of another, and admission never ends before
+    the measurement does: neither start nor drain is in the measured time.
     """
     machine = Machine(workload, system, assignment, costs, **options)
     rate = np.round(machine.rate).astype(int)
     if np.any(np.abs(rate - machine.rate) > 1e-9) or np.any(rate < 1):
         raise ValueError(f"rates are {machine.rate}; the simulation needs integers of at least 1")
-    limit = np.maximum(2 * (machine.d + 1), rate) if in_flight is None else in_flight
+    limit = np.maximum(2 * (machine.d + 1), 2 * rate) if in_flight is None else in_flight
     limit = [int(x) for x in np.broadcast_to(limit, machine.models)]
     rate = [int(r) for r in rate]
     warm = rounds - measure

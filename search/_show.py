@@ -1,0 +1,195 @@
+"""What the command prints: the progress bar, and text or JSON of every answer."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+
+
+def output(answer: dict, as_json: bool, text) -> None:
+    """One JSON document on stdout, or text for a person."""
+    print(json.dumps(answer, allow_nan=False) if as_json else text(answer))
+
+
+class Progress:
+    """A live bar on stderr: phase, evaluations per second, best so far."""
+
+    def __enter__(self):
+        from tqdm import tqdm
+
+        self.bar = tqdm(total=None, unit="eval", unit_scale=True, file=sys.stderr, dynamic_ncols=True, mininterval=0.2)
+        self.bar.set_description("compiling")
+        return self
+
+    def __call__(self, told: dict) -> None:
+        self.bar.set_description(f"{told['phase']} {told['done']}/{told['total']}")
+        best = " ".join(f"{name} {value}" for name, value in told["best"].items())
+        self.bar.set_postfix_str(f"best {best}", refresh=False)
+        self.bar.update(told["evaluations"] - self.bar.n)
+
+    def __exit__(self, *_):
+        self.bar.close()
+
+
+def default_directory(request) -> str:
+    names = "+".join(Path(n).stem for n in request.workload.split(","))
+    return f"explore-{names}-{Path(request.system).stem}"
+
+
+def explored(summary: dict, directory: str) -> str:
+    front, base = summary["front"], summary["baseline"]
+    picks = {"most throughput": max(front, key=lambda p: p["throughput_per_s"]), "least energy": min(front, key=lambda p: p["energy_j"]),
+             "least EDP": min(front, key=lambda p: p["edp_js"]), f"baseline {base['system']}": base}  # fmt: skip
+    lines = [f"{'':28}{'inferences/s':>14}{'mJ/inference':>14}{'latency ms':>12}{'mm2':>8}{'USD':>8}  chiplets"]
+    for name, p in picks.items():
+        lines.append(
+            f"{name:28}{p['throughput_per_s']:14.5g}{p['energy_j'] * 1e3:14.5g}{p['latency_s'] * 1e3:12.5g}"
+            f"{p['area_mm2']:8.4g}{p['cost_usd']:8.4g}  {p['system']}"
+        )
+    lines.append(
+        f"throughput {summary['throughput_ratio']:.3g}x and energy efficiency {summary['energy_efficiency_ratio']:.3g}x the "
+        f"baseline (whose arrays are {summary['baseline_utilisation']:.1%} busy)"
+    )
+    lines.append(f"{len(front)} points after {summary['evaluations']} evaluations in {summary['seconds']:.1f} s, in {directory}/")
+    return "\n".join(lines)
+
+
+def evaluated(arguments) -> dict:
+    """Metrics of the command `evaluate`, as plain numbers."""
+    import jax
+
+    import perfmodel as pm
+    from perfmodel.schedule import ENERGY_PARTS, GREEDY, VIOLATIONS, greedy_schedule
+
+    from ._explore import check_possible
+    from ._run import load_workload
+    from ._space import Space
+
+    workload = load_workload(arguments.workload, batch=arguments.batch, seq_len=arguments.seq_len, mix=arguments.mix)
+    system = pm.systems.load(arguments.system)
+    check_possible(workload, Space.fixed(system))
+    if arguments.schedule:
+        from ._schedule_file import load_schedule
+
+        schedule, name = load_schedule(arguments.schedule, workload, system), arguments.schedule
+    else:
+        schedule, name = greedy_schedule(workload, system), GREEDY
+    metrics = jax.tree.map(np.asarray, pm.evaluate(workload, system, schedule))
+    answer = {f: _plain(getattr(metrics, f)) for f in metrics.__dataclass_fields__ if f != "models"}
+    answer.update(
+        bottleneck_name=system.resource_names[int(metrics.bottleneck)],
+        violations=dict(zip(VIOLATIONS, _plain(metrics.violations), strict=True)),
+        busy_s=dict(zip(system.resource_names, _plain(metrics.busy_s), strict=True)),
+        energy_parts_j=dict(zip(ENERGY_PARTS, _plain(metrics.energy_parts_j), strict=True)),
+        resident=dict(zip(system.chiplet_names, _plain(metrics.resident), strict=True)),
+        models={
+            n: dict(latency_s=float(metrics.models.latency_s[m]), throughput_per_s=float(metrics.models.throughput_per_s[m]))
+            for m, n in enumerate(workload.model_names)
+        },
+        schedule=name, system=system.name, mix=workload.mix,
+        assignment=[system.chiplet_names[d] for d in np.asarray(schedule.assignment)],
+    )  # fmt: skip
+    return answer
+
+
+def metrics_text(a: dict) -> str:
+    lines = [f"schedule            {a['schedule']} on {a['system']}, {a['mix']}"]
+    for name, value, unit in (
+        ("throughput", a["throughput_per_s"], "inferences/s"), ("latency", a["latency_s"] * 1e3, "ms"),
+        ("energy", a["energy_j"] * 1e3, "mJ/inference"), ("EDP", a["edp_js"], "J s"), ("power", a["power_w"], "W"),
+        ("area", a["area_mm2"], "mm2"), ("cost", a["cost_usd"], "USD"), ("utilisation", a["utilisation"] * 100, "%"),
+    ):  # fmt: skip
+        lines.append(f"{name:20}{value:<12.5g}{unit}")
+    for name, m in a["models"].items():
+        lines.append(f"  {name:18}{m['throughput_per_s']:<12.5g}inferences/s, first result after {m['latency_s'] * 1e3:.5g} ms")
+    lines.append(f"{'bottleneck':20}{a['bottleneck_name']}, busy {a['busy_s'][a['bottleneck_name']] * 1e3:.5g} ms a round")
+    for name, value in a["energy_parts_j"].items():
+        lines.append(f"  {name:18}{value * 1e3:<12.5g}mJ a round")
+    if not a["feasible"]:
+        lines.append("INFEASIBLE: " + ", ".join(f"{k} {v:.6g}" for k, v in a["violations"].items() if v > 0))
+    return "\n".join(lines)
+
+
+def models(arguments) -> dict:
+    """The list of models, or one with its operators."""
+    import perfmodel as pm
+    from perfmodel.workload import KINDS, exact_macs
+
+    from ._run import load_workload
+
+    if arguments.name is None:
+        return {"models": pm.models.names()}
+    w = load_workload(arguments.name, batch=arguments.batch, seq_len=arguments.seq_len)
+    op, macs = w.operators, exact_macs(w.operators)
+    rows = [
+        dict(name=w.names[i], kind=KINDS[op.kind[i]], macs=macs[i], parameters=int(op.parameters[i]),
+             output_elements=int(op.out_elements[i]), inputs=[w.names[j] for j in w.inputs[i] if j >= 0])
+        for i in range(w.n_operators)
+    ]  # fmt: skip
+    return dict(name=arguments.name, operators=rows, macs=w.macs, parameters=w.parameters, weight_bytes=w.weight_bytes,
+                peak_activation_bytes=float(w.live_bytes.max()))  # fmt: skip
+
+
+def models_text(a: dict) -> str:
+    if "models" in a:
+        return "\n".join(a["models"])
+    lines = [f"{'operator':28}{'kind':16}{'MACs':>16}{'parameters':>12}{'outputs':>12}  reads"]
+    for row in a["operators"]:
+        lines.append(f"{row['name']:28}{row['kind']:16}{row['macs']:16,}{row['parameters']:12,}{row['output_elements']:12,}  "
+                     f"{', '.join(row['inputs'])}")  # fmt: skip
+    lines.append(f"{a['name']}: {len(a['operators'])} operators, {a['macs']:,} MACs, {a['parameters']:,} parameters, weights "
+                 f"{a['weight_bytes'] / 1e6:.2f} MB, activations at most {a['peak_activation_bytes'] / 1e6:.2f} MB")  # fmt: skip
+    return "\n".join(lines)
+
+
+def systems(arguments) -> dict:
+    """The list of systems, or one with its parts."""
+    import perfmodel as pm
+    from perfmodel.cost import system_area_mm2, system_usd
+    from perfmodel.hardware import DATAFLOWS
+
+    if arguments.name is None:
+        return {"systems": pm.systems.names()}
+    s = pm.systems.load(arguments.name)
+    types = {
+        name: {f: DATAFLOWS[v[i]] if f == "dataflow" else float(v[i]) for f in s.types.__dataclass_fields__ for v in [getattr(s.types, f)]}
+        for i, name in enumerate(s.type_names)
+    }
+    p, m = s.package, s.memory
+    return dict(
+        name=s.name,
+        about=pm.systems.about(arguments.name) if arguments.name in pm.systems.names() else "",
+        chiplets=[dict(name=n, type=s.type_names[k], position=list(p.positions[i])) for i, (n, k) in enumerate(zip(s.chiplet_names, s.kind, strict=True))],
+        types=types,
+        package={f: float(getattr(p, f)) for f in ("link_bytes_per_s", "port_bytes_per_s", "hop_s", "hop_j_per_byte")} | {"links": list(p.link_names)},
+        memory=[{"name": n} | {f: float(getattr(m, f)[i]) for f in m.__dataclass_fields__ if f != "names"} for i, n in enumerate(m.names)],
+        technology=s.technology.name, area_mm2=float(system_area_mm2(s)), cost_usd=float(system_usd(s)),
+    )  # fmt: skip
+
+
+def systems_text(a: dict) -> str:
+    if "systems" in a:
+        return "\n".join(a["systems"])
+    lines = [a["name"], *(f"  {line}" for line in a["about"].splitlines()), "chiplets"]
+    lines += [f"  {c['name']:8}{c['type']:10}at {tuple(c['position'])}" for c in a["chiplets"]]
+    for name, t in a["types"].items():
+        lines.append(f"type {name}")
+        lines += [f"  {field:22}{value if isinstance(value, str) else f'{value:.6g}'}" for field, value in t.items()]
+    lines.append("package")
+    lines += [f"  {field:22}{value:.6g}" for field, value in a["package"].items() if field != "links"]
+    for tier in a["memory"]:
+        lines.append(f"memory {tier['name']}")
+        lines += [f"  {field:22}{value:.6g}" for field, value in tier.items() if field != "name"]
+    lines.append(f"{a['technology']}: {a['area_mm2']:.4g} mm2 of silicon, {a['cost_usd']:.4g} USD")
+    return "\n".join(lines)
+
+
+def _plain(value):
+    """NumPy to plain Python; anything not finite becomes None (JSON has no NaN)."""
+    value = np.asarray(value)
+    if value.ndim:
+        return [_plain(v) for v in value]
+    plain = value.item()
+    return None if isinstance(plain, float) and not math.isfinite(plain) else plain

@@ -1,0 +1,145 @@
+"""The command `perfmodel`: parse, call, print. Exit codes: 0 done, 2 bad input (one line on stderr), 1 bug."""
+
+import argparse
+import sys
+from dataclasses import fields
+
+from . import _show as show
+
+_JSON = dict(action="store_true", help="machine-readable output on stdout, logs on stderr")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):  # one line instead of usage + message
+        raise ValueError(f"{message} (see {self.prog} --help)")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    try:
+        arguments = _parser().parse_args(argv)
+        _use_compilation_cache()
+        arguments.call(arguments)
+    except ValueError as error:
+        print(f"perfmodel: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        print("perfmodel: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="perfmodel", description="Performance model and design-space search for chiplet accelerators.",
+                     allow_abbrev=False)  # fmt: skip
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def command(name, call, about):
+        made = commands.add_parser(name, help=about, description=about, allow_abbrev=False,
+                                   formatter_class=argparse.ArgumentDefaultsHelpFormatter)  # fmt: skip
+        made.add_argument("--json", **_JSON)
+        made.set_defaults(call=call)
+        return made
+
+    made = command("explore", _explore, "search chiplet mixes and schedules; writes a directory with the front and pictures")
+    made.add_argument("--workload", default="gpt2,resnet50", metavar="NAMES", help="models or workload files, comma-separated")
+    made.add_argument("--system", default="mcm-2x2", metavar="NAME|FILE", help="catalogue name or YAML file")
+    made.add_argument("--types", default="", metavar="NAMES", help="chiplet types on offer at every position (default: os,ws)")
+    made.add_argument("--objectives", default="throughput,energy", metavar="NAMES", help="throughput, latency, energy, edp, power, area, cost")
+    made.add_argument("--mix", default="equal-work", help="equal-work or equal-inferences")
+    made.add_argument("--batch", type=int, default=1, help="inferences of a pass of each model")
+    made.add_argument("--seq-len", type=int, default=1024, help="sequence length of language models")
+    made.add_argument("--out", metavar="DIR", help="where to write (default: explore-WORKLOAD-SYSTEM)")
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--resume", metavar="DIR", help="go on with an interrupted run; its own settings hold")
+    for name, about in (("starts", "relaxed placements that descend in parallel"), ("relaxed-steps", "their gradient steps"),
+                        ("population", "candidates that evolve"), ("generations", "generations they evolve for")):  # fmt: skip
+        made.add_argument(f"--{name}", type=int, default=_setting(name), help=about)
+
+    made = command("evaluate", _evaluate, "metrics of one schedule (without --schedule: a stated greedy one)")
+    made.add_argument("--workload", required=True, metavar="NAME|FILE", help="models or workload files, comma-separated")
+    made.add_argument("--system", required=True, metavar="NAME|FILE")
+    made.add_argument("--batch", type=int, default=1)
+    made.add_argument("--seq-len", type=int, default=1024)
+    made.add_argument("--mix", default="equal-work")
+    made.add_argument("--schedule", metavar="FILE", help="JSON: {assignment: [chiplet names], order, window, sub_batch}")
+
+    made = command("models", _models, "list the models, or show the operators of one")
+    made.add_argument("name", nargs="?", metavar="NAME|FILE")
+    made.add_argument("--batch", type=int, default=1)
+    made.add_argument("--seq-len", type=int, default=1024)
+    made = command("systems", _systems, "list the systems, or show the parts of one")
+    made.add_argument("name", nargs="?", metavar="NAME|FILE")
+    made = command("plot", _plot, "redraw every picture of a run")
+    made.add_argument("directory", metavar="DIR")
+    return parser
+
+
+def _setting(name: str) -> int:
+    from ._explore import Settings
+
+    return {f.name: f.default for f in fields(Settings)}[name.replace("-", "_")]  # type: ignore[return-value]
+
+
+def _use_compilation_cache() -> None:
+    """Compiled programs are kept in the user's cache directory, so that a second run starts at once."""
+    import os
+    from pathlib import Path
+
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None and not os.environ.get("PERFMODEL_NO_CACHE"):
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        try:
+            (home / "perfmodel").mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return  # a home that cannot be written to: compile every time
+        jax.config.update("jax_compilation_cache_dir", str(home / "perfmodel"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _explore(arguments) -> None:
+    from ._run import Request, run
+
+    for name in ("batch", "seq_len", "population"):
+        if getattr(arguments, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} is {getattr(arguments, name)}; allowed: an integer of at least 1")
+    for name in ("starts", "relaxed_steps", "generations", "seed"):
+        if getattr(arguments, name) < 0:
+            raise ValueError(f"--{name.replace('_', '-')} is {getattr(arguments, name)}; allowed: an integer of at least 0")
+    if arguments.resume and arguments.out and arguments.resume != arguments.out:
+        raise ValueError("--out and --resume name different directories; a resumed run goes on in its own")
+    request = Request(**{f.name: getattr(arguments, f.name) for f in fields(Request)})
+    directory = arguments.resume or arguments.out or show.default_directory(request)
+    with show.Progress() as progress:
+        summary = run(request, directory, progress=progress, resume=bool(arguments.resume))
+    show.output(summary, arguments.json, lambda s: show.explored(s, directory))
+
+
+def _evaluate(arguments) -> None:
+    show.output(show.evaluated(arguments), arguments.json, show.metrics_text)
+
+
+def _models(arguments) -> None:
+    show.output(show.models(arguments), arguments.json, show.models_text)
+
+
+def _systems(arguments) -> None:
+    show.output(show.systems(arguments), arguments.json, show.systems_text)
+
+
+def _plot(arguments) -> None:
+    from ._run import redraw
+
+    show.output({"pictures": redraw(arguments.directory)}, arguments.json, lambda out: "\n".join(out["pictures"]))
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry()

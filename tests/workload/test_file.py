@@ -1,0 +1,101 @@
+"""Workload files: what they mean, and what is said about bad ones."""
+
+import json
+
+import numpy as np
+import pytest
+
+import perfmodel as pm
+
+GOOD = """
+name: tiny
+batch: 2
+operators:
+  - {name: relu, kind: relu, k: 64, p: 112, q: 112, inputs: [conv]}
+  - {name: conv, kind: conv, k: 64, c: 3, p: 112, q: 112, r: 7, s: 7, stride: 2}
+  - {name: sum, kind: add, k: 64, p: 112, q: 112, inputs: [relu, conv]}
+"""
+
+
+def write(tmp_path, text, name="model.yaml"):
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return str(path)
+
+
+def test_a_file_in_any_order(tmp_path):
+    w = pm.models.load(write(tmp_path, GOOD))
+    assert w.names == ("conv", "relu", "sum") and w.model_names == ("tiny",) and w.batch.tolist() == [2.0]
+    assert list(zip(w.source.tolist(), w.target.tolist(), strict=True)) == [(0, 1), (1, 2), (0, 2)]
+    assert w.macs == 64 * 3 * 49 * 112 * 112 and w.parameters == 64 * 3 * 49
+    # read from memory: what the 7x7 window touches at stride 2, (111 * 2 + 7)^2 pixels of three channels
+    assert w.outside_in_bytes.tolist() == [3 * 229 * 229, 0, 0]
+    assert w.outside_out_bytes.tolist() == [0, 0, 64 * 112 * 112]
+    np.testing.assert_array_equal(w.edge_bytes, 64.0 * 112 * 112)
+
+
+def test_json_is_the_same(tmp_path):
+    rows = [{"name": "a", "kind": "gemm", "k": 8, "c": 4, "bits": 16}, {"name": "b", "kind": "gelu", "k": 8, "inputs": ["a"]}]
+    w = pm.models.load(write(tmp_path, json.dumps({"name": "j", "operators": rows}), "model.json"))
+    assert w.names == ("a", "b") and w.macs == 32 and w.weight_bytes == 64 and w.outside_in_bytes.tolist() == [8, 0]
+
+
+def test_parameters_may_be_stated(tmp_path):
+    text = "{name: x, operators: [{name: a, kind: gemm, k: 8, c: 4, parameters: 40}]}"
+    assert pm.models.load(write(tmp_path, text)).parameters == 40
+
+
+def operators(*rows):
+    return "name: x\noperators:\n" + "".join(f"  - {{{row}}}\n" for row in rows)
+
+
+BAD = {
+    "unknown kind": (operators("name: a, kind: cnov, k: 1"), ["operator 'a': kind is 'cnov'", "did you mean conv"]),
+    "missing field": (operators("name: a, kind: relu"), ["missing", "k", "$.operators[0]"]),
+    "extra field": (operators("name: a, kind: relu, k: 1, stirde: 2"), ["stirde", "$.operators[0]"]),
+    "size 0": (operators("name: a, kind: conv, k: 0"), ["operator 'a'", "k is 0", "allowed: an integer from 1"]),
+    "negative size": (operators("name: a, kind: conv, k: 4, q: -3"), ["operator 'a'", "q is -3", "allowed"]),
+    "size as text": (operators("name: a, kind: relu, k: many"), ["int", "$.operators[0].k", "got 'many'"]),
+    "fraction": (operators("name: a, kind: relu, k: 1.5"), ["int", "$.operators[0].k", "got 1.5"]),
+    "huge size": (operators("name: a, kind: relu, k: 99999999999"), ["k is 99999999999", "allowed"]),
+    "bits": (operators("name: a, kind: relu, k: 1, bits: 0"), ["operator 'a'", "bits is 0", "allowed: 1 to 64"]),
+    "parameters": (operators("name: a, kind: gemm, k: 1, parameters: -1"), ["parameters is -1", "allowed"]),
+    "missing input": (operators("name: conv1, kind: relu, k: 1", "name: b, kind: relu, k: 1, inputs: [conv2]"),
+                      ["operator 'b': input is 'conv2'", "did you mean conv1"]),
+    "cycle": (operators("name: a, kind: relu, k: 1, inputs: [b]", "name: b, kind: relu, k: 1, inputs: [a]"),
+              ["cycle through operator", "acyclic"]),
+    "own input": (operators("name: a, kind: relu, k: 1, inputs: [a]"), ["cycle through operator 'a'"]),
+    "name twice": (operators("name: a, kind: relu, k: 1", "name: a, kind: relu, k: 2"), ["'a' stands twice", "distinct"]),
+    "no operators": ("name: x\noperators: []", ["operators is empty"]),
+    "batch 0": ("{name: x, batch: 0, operators: [{name: a, kind: relu, k: 1}]}", ["batch is 0", "allowed"]),
+    "not a mapping": ("- a\n- b\n", ["object", "array"]),
+    "empty": ("", ["object", "null"]),
+    "not YAML": ("name: [x\noperators: }", ["not valid YAML at line 2"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_files(what, tmp_path):
+    text, fragments = BAD[what]
+    path = write(tmp_path, text)
+    with pytest.raises(ValueError) as error:
+        pm.models.load(path)
+    said = str(error.value)
+    assert said.startswith(f"{path}: ") and "\n" not in said
+    assert [f for f in fragments if f not in said] == []
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(ValueError, match="none.yaml: cannot be read: No such file"):
+        pm.models.load(str(tmp_path / "none.yaml"))
+
+
+def test_a_file_takes_no_options(tmp_path):
+    with pytest.raises(ValueError, match="takes no options; got batch"):
+        pm.models.load(write(tmp_path, GOOD), batch=2)
+
+
+def test_a_long_chain_is_no_problem(tmp_path):
+    rows = [f"name: r{i}, kind: relu, k: 1, inputs: [{f'r{i + 1}' if i < 2999 else ''}]" for i in range(3000)]
+    w = pm.models.load(write(tmp_path, operators(*rows)))
+    assert w.names[0] == "r2999" and w.n_slots == 1
