@@ -80,7 +80,7 @@ def test_an_input_that_does_not_fit_goes_through_memory():
 
 
 def test_weights_are_prefetched_one_operator_ahead():
-    """First load from the start, second when the first operator starts; the third takes longer than the second operator."""
+    """First load from the start, second when the first operator starts; the third takes longer than the second."""
     system = small_system(buffer=1e6)  # too little for 2 MB of weights
     out = latency(chain(3), system, [0, 0, 0], costs([1, 1, 1], weights=[5000, 5000, 2e6]))
     assert not out.resident.any()
@@ -151,7 +151,8 @@ def test_period_bound_by_memory():
 
 def test_buffers_fill_but_never_overflow():
     """Room for three results: later passes are spilled while the slow chiplet works off its queue."""
-    out = simulate_throughput(chain(), small_system(buffer=3500), np.array([0, 1]), costs([1, 4]), rounds=20, measure=10)
+    system, cost = small_system(buffer=3500), costs([1, 4])
+    out = simulate_throughput(chain(), system, np.array([0, 1]), cost, rounds=20, measure=10)
     assert out.peak_bytes.max() == 3000
     close(out.period_s, 4 * MS)
     assert out.moved_bytes["write_spill"] + out.moved_bytes["write_late"] > 0
@@ -211,5 +212,5 @@ def test_evaluate_agrees_with_the_simulation(small_mix, seed, chiplets, segmente
         alone = simulate_latency(workload, system, where, cost, m)
         assert float(metrics.models.latency_s[m]) == pytest.approx(alone.time_s, rel=0.05)
         moved += sum(nbytes for name, nbytes in alone.moved_bytes.items() if name != "network")
-    # alone in the package, bytes go where the model says, but for inputs that are fetched while the operator before still runs
+    # alone in the package, bytes go where the model says, but for inputs fetched while the operator before still runs
     assert float(metrics.busy_s[-1] * system.memory.bytes_per_s[0]) == pytest.approx(moved, rel=0.05)

@@ -72,7 +72,8 @@ def plot_front(
     _axes(ax, axes, units, low * factor, high * factor)
     inside = np.all((cloud >= low) & (cloud <= high), axis=1)
     seen = cloud[inside] * factor
-    ax.plot(seen[:, 0], seen[:, 1], ".", color="#B8B8B8", markersize=3.0, markeredgewidth=0, zorder=1, rasterized=True)
+    size = 3.0 if len(seen) > 3000 else 5.0
+    ax.plot(seen[:, 0], seen[:, 1], ".", color="#B8B8B8", markersize=size, markeredgewidth=0, zorder=1, rasterized=True)
     stairs = _stairs(points, sign, low, high) * factor
     ax.plot(stairs[:, 0], stairs[:, 1], color="#555555", linewidth=1.1, zorder=2)
     handles = _markers(ax, points * factor, labels)
@@ -122,11 +123,11 @@ def _positive(name: str, values) -> Float[np.ndarray, "N 2"]:
 
 
 def _frame(core, cloud, sign):
-    """Limits that keep the front readable: all of it and the baseline, and as much again of the cloud behind them."""
+    """Limits that keep the front readable: all of it and the baseline, and half as much again of the cloud behind them."""
     core, cloud = sign * np.log(core), sign * np.log(cloud)
     best, worst = core.min(axis=0), core.max(axis=0)
     if len(cloud):
-        reach = worst + np.maximum(worst - best, np.log(1.5))
+        reach = worst + np.maximum(0.5 * (worst - best), np.log(1.2))
         worst = np.maximum(worst, np.minimum(reach, cloud.max(axis=0)))
     margin = np.maximum(0.07 * (worst - best), np.log(1.03))
     ends = np.exp(sign * np.stack([best - margin, worst + margin]))
@@ -206,16 +207,17 @@ def _values(xy, units) -> str:
 
 
 def _caption(front: int, evaluated: int, outside: int) -> str:
-    text = f"{front:,} points on the front; grey: {evaluated:,} other candidates evaluated"
-    return text + (f", {outside:,} of them outside the frame." if outside else ", all inside the frame.")
+    text = f"Points on the front: {front:,}. Other candidates evaluated (grey): {evaluated:,}"
+    return text + (f", of which {outside:,} lie outside the frame." if outside else ".")
 
 
 def _annotate(ax, notes, marks, line, cloud) -> None:
     """A text beside each noted point, where it covers least: never another text if avoidable, then points, then the cloud."""
     pixels = ax.transData.transform
     marks, line = pixels(marks), pixels(line)
-    steps = np.linspace(0.0, 1.0, 40)[:, None]
-    solid = np.concatenate([marks, *(a + steps * (b - a) for a, b in zip(line[:-1], line[1:], strict=True))])
+    steps = np.linspace(0.0, 1.0, 200)[:, None]
+    solid = np.concatenate([a + steps * (b - a) for a, b in zip(line[:-1], line[1:], strict=True)])
+    solid = solid[np.append(True, np.any(np.diff(np.round(solid / 4), axis=0) != 0, axis=1))]  # every 4 pixels
     dust = pixels(cloud) if len(cloud) else np.zeros((0, 2))
     frame, placed = ax.get_window_extent(), []
     renderer = ax.figure.canvas.get_renderer()
@@ -229,15 +231,16 @@ def _annotate(ax, notes, marks, line, cloud) -> None:
         box = note.get_window_extent(renderer)
         half, here = np.asarray([box.width, box.height]) / 2 + 6, pixels(xy)
         best = (np.inf, here)
-        for radius in (22, 45, 75, 110, 150, 200, 260):
-            for turn in np.arange(16) * np.pi / 8:
+        for radius in (22, 45, 75, 110, 150, 200, 260, 330):
+            for turn in np.arange(24) * np.pi / 12:
                 way = np.asarray([np.cos(turn), np.sin(turn)])
                 centre = here + way * (radius + half)
                 a, b = centre - half, centre + half
                 leader = here + steps * (centre - here)
                 out = np.any(a < (frame.x0, frame.y0)) or np.any(b > (frame.x1, frame.y1))
                 hits = sum(np.all((a < d) & (c < b)) + 0.5 * _inside(leader, c, d).any() for c, d in placed)
-                price = 1e4 * out + 1e3 * hits + 20 * _inside(solid, a, b).sum() + _inside(dust, a, b).sum() + radius
+                covers = 60 * _inside(marks, a, b).sum() + 20 * _inside(solid, a, b).sum() + min(_inside(dust, a, b).sum(), 100)
+                price = 1e5 * out + 1e4 * hits + covers + radius
                 if price < best[0]:
                     best = (price, centre)
         note.set_position(best[1] - here)

@@ -88,8 +88,6 @@ def _panel(ax, m: int, workload: Workload, system: System, timeline: Timeline) -
     where, kind = np.asarray(timeline.chiplet), np.asarray(workload.operators.kind)
     end_s = float(finish[mine].max())
     factor, unit = engineering("s", end_s)
-    first = [i for i in mine if kind[i] == KINDS.index("embedding")]
-    del first
     ticks, names, blocks = [], [], []
     for d in range(system.n_chiplets):
         base = float(system.n_chiplets - 1 - d)
@@ -114,10 +112,8 @@ def _panel(ax, m: int, workload: Workload, system: System, timeline: Timeline) -
     ax.set_ylim(-len(WAYS) * _LANE - 0.1, system.n_chiplets)
     ax.set_xlim(0.0, end_s * factor)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g} {unit}")
-    ax.set_title(
-        f"{workload.model_names[m]}: {len(mine)} operators, {end_s * factor:.3g} {unit}", loc="left", fontsize=10.5
-    )
-    ax.set_title("busy", loc="right", fontsize=8)
+    ax.set_title(f"{workload.model_names[m]}: {len(mine)} operators in {end_s * factor:.3g} {unit}", loc="left", fontsize=10.5)
+    ax.text(1.004, system.n_chiplets, "busy", transform=ax.get_yaxis_transform(), va="center", fontsize=8)
     ax.grid(True, axis="x", color="#E6E6E6", linewidth=0.7)
     ax.set_axisbelow(True)
     ax.tick_params(axis="x", labelsize=9)
@@ -127,18 +123,16 @@ def _panel(ax, m: int, workload: Workload, system: System, timeline: Timeline) -
 
 
 def _busy(ax, bars: list[tuple[float, float, int]], base: float) -> None:
-    """The operators of one chiplet, neighbours of one class as one bar."""
-    merged: list[list] = []
-    for begin, end, kind in bars:
-        what = _class(kind)
-        if merged and merged[-1][2] == what and begin <= merged[-1][1] * (1 + 1e-6):
-            merged[-1][1] = end
-        else:
-            merged.append([begin, end, what])
-    for what, (colour, _) in CLASSES.items():
-        spans = [(begin, end - begin) for begin, end, of in merged if of == what]
-        # edges would swallow operators thinner than a pixel
-        ax.broken_barh(spans, (base, _BAR), color=colour, linewidth=0)
+    """The operators of one chiplet, in order of time."""
+    spans, colours, until = [], [], -np.inf
+    # Each bar is drawn on to the end of its busy stretch and the next painted over it: side by side, the blurred edges of
+    # operators thinner than a pixel would let the background through and look like idle time.
+    for begin, end, kind in reversed(bars):
+        if not (spans and abs(end - spans[-1][0]) <= 1e-6 * end):
+            until = end
+        spans.append((begin, until - begin))
+        colours.append(CLASSES[_class(kind)][0])
+    ax.broken_barh(spans[::-1], (base, _BAR), facecolors=colours[::-1], linewidth=0)
 
 
 def _class(kind: int) -> str:
@@ -160,7 +154,8 @@ def _name_blocks(ax, blocks) -> None:
         if text.get_window_extent(renderer).width > right - left - 4:
             text.remove()
         else:
-            ax.plot([begin, end], [base + _BAR + 0.04] * 2, color="#222222", linewidth=0.8, solid_capstyle="butt")
+            gap = 2 * (end - begin) / (right - left)  # two pixels, so that neighbours stay apart
+            ax.plot([begin + gap, end - gap], [base + _BAR + 0.04] * 2, color="#222222", linewidth=0.8, solid_capstyle="butt")
 
 
 def _legend(fig, workload: Workload) -> None:

@@ -2,6 +2,13 @@
 
 from ._batch import KERNELS as KERNELS
 from ._batch import evaluate_many as evaluate_many
+from ._chain import ChainHardware as ChainHardware
+from ._chain import ChainOperators as ChainOperators
+from ._chain import chain_many as chain_many
+from ._chain import chain_many_recomputed as chain_many_recomputed
+from ._chain import chain_period_and_energy as chain_period_and_energy
+from ._chain import chain_recomputed as chain_recomputed
+from ._chain import chain_table as chain_table
 from ._evaluate import evaluate as evaluate
 from ._evaluate import evaluate_one as evaluate_one
 from ._greedy import GREEDY as GREEDY

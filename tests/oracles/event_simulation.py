@@ -1,21 +1,24 @@
 """A slow, obvious, event-driven simulation of a package: it judges `perfmodel.evaluate` (docs/model.md).
 
-Plain Python and NumPy. It shares with the model only the facts: the graph, the hardware and the cost table. Where bytes go is
-decided while it runs, from what every buffer really holds (all passes of all models in flight); how long they take comes from
-queues.
+Plain Python and NumPy. It shares with the model only the facts: the graph, the hardware and the cost table. Where
+bytes go is decided while it runs, from what every buffer really holds (all passes of all models in flight); how long
+they take comes from queues.
 
-- Chiplets run one operator at a time, to its end; of the operators that are ready the one of the oldest pass (in order of
-  admission), then program order.
-- Every memory, directed link, out-port and in-port is a first-come-first-served server of tiles. A transfer is cut into
-  at most `tiles` tiles; the next tile asks for the first server when the one before leaves it, so transfers that meet share a
-  server tile by tile. A tile passes from server to server as it streams (cut-through: it can finish at the next one a hop
-  latency after it finishes at this one), so a lone transfer takes bytes / slowest bandwidth + latencies.
-- An operator is enabled when its inputs exist and the operator before it (same pass, same chiplet) has started. A chiplet
-  fetches inputs for its `fetch_ahead` oldest enabled operators (None: all; the buffer is the limit); an operator is ready when all its inputs and weights are there.
-- A remote input needs its bytes in the consumer's buffer from the start of its transfer until the consumer has finished; if
-  they are not free at that moment it goes through memory. A result needs its `hold_bytes` from the start of its producer;
-  if they are not free at that moment it is written to memory when produced. A held result is given up when its last reader
-  has finished (same chiplet) or has its copy (another chiplet, or memory). So nothing ever waits for space: no deadlock.
+- Chiplets run one operator at a time, to its end; of the operators that are ready the one of the oldest pass (in
+  order of admission), then program order.
+- Every memory, directed link, out-port and in-port is a first-come-first-served server of tiles. A transfer is cut
+  into at most `tiles` tiles; the next tile asks for the first server when the one before leaves it, so transfers that
+  meet share a server tile by tile. A tile passes from server to server as it streams (cut-through: it can finish at
+  the next one a hop latency after it finishes at this one), so a lone transfer takes bytes / slowest bandwidth +
+  latencies.
+- An operator is enabled when its inputs exist and the operator before it (same pass, same chiplet) has started. A
+  chiplet fetches inputs for its `fetch_ahead` oldest enabled operators (None: all; the buffer is the limit); an
+  operator is ready when all its inputs and weights are there.
+- A remote input needs its bytes in the consumer's buffer from the start of its transfer until the consumer has
+  finished; if they are not free at that moment it goes through memory. A result needs its `hold_bytes` from the start
+  of its producer; if they are not free at that moment it is written to memory when produced. A held result is given
+  up when its last reader has finished (same chiplet) or has its copy (another chiplet, or memory). So nothing ever
+  waits for space: no deadlock.
 - Bytes that come from memory stream through the tile reserve (the largest `working_bytes`) and occupy nothing else.
 """
 
@@ -48,8 +51,9 @@ class Costs:
 class Outcome:
     """What a simulation saw. `busy`: share of the measured time, in the order of `System.resource_names`.
 
-    `moved_bytes`: of the measured time, by purpose. `in_flight`: mean passes of each model in flight. `finish_s`: of each
-    pass of each model, from the start. `latencies_s`: from admission to completion.
+    `peak_bytes`: most ever held in each buffer, weights and tile reserve included. `moved_bytes`: by purpose; for
+    throughput of a round. `in_flight`: mean passes of each model in flight. `finish_s`: of each pass of each model, from
+    the start. `latencies_s`: from admission to completion.
     """
 
     time_s: float
@@ -78,15 +82,16 @@ class _Transfer:
 
 class _Pass:
     __slots__ = (
-        "admitted", "arrived", "held", "in_memory", "left", "model", "need", "number", "readers", "seq", "wait", "waiting",
-        "weights",
+        "admitted", "arrived", "held", "in_memory", "left", "model", "need", "number", "readers", "seq", "wait",
+        "waiting",
     )  # fmt: skip
 
 
 class Machine:
     """One workload on one system under one assignment, ready to be run (each run starts empty)."""
 
-    def __init__(self, workload, system, assignment, costs, *, tiles=8, least_tile_bytes=16384.0, fetch_ahead=None, trace=False):
+    def __init__(self, workload, system, assignment, costs, *,
+                 tiles=8, least_tile_bytes=16384.0, fetch_ahead=None, trace=False):  # fmt: skip
         w, s = workload, system
         self.costs = c = costs if isinstance(costs, Costs) else Costs.of(costs)
         self.tiles, self.least_tile, self.fetch_ahead = tiles, least_tile_bytes, fetch_ahead or 1 << 30
@@ -138,8 +143,8 @@ class Machine:
         self.trace = [] if trace else None
 
     def _residency(self, live):
-        """Weights on a chiplet stay if beside them fits, for every model, its largest live set of an operator there, once
-        for each of its passes in flight: as many as it has segments, at most one a chiplet."""
+        """Weights on a chiplet stay if beside them fits, for every model, its largest live set of an operator there,
+        once for each of its passes in flight: as many as it has segments, at most one a chiplet."""
         answer = np.zeros(self.d, bool)
         for d in range(self.d):
             need = self.reserve
@@ -190,8 +195,6 @@ class Machine:
                 back, delay = self.way[x][a]
                 self.write_way.append(((*back, self.memory), (*delay, latency)))
 
-    # ---------------------------------------------------------------------------------------------------------------- run
-
     def run(self, limit, quota, stop, slack=1.0, clear_at=None):
         """Run passes: at most `limit[m]` of model m in flight, `quota[m]` a round (0: none of it), models admitted in
         proportion (none more than `slack` rounds ahead of another), until `stop(done)` says so.
@@ -209,14 +212,14 @@ class Machine:
         self.enabled: list[list] = [[] for _ in range(self.d)]
         self.ready: list[list] = [[] for _ in range(self.d)]
         self.moved = [0.0] * len(PURPOSES)
-        self.admitted, self.done = [0] * self.models, [0] * self.models
+        self.admitted, self.done, self.total = [0] * self.models, [0] * self.models, 0
         self.finish_s: list[list] = [[] for _ in range(self.models)]
         self.latencies_s: list[list] = [[] for _ in range(self.models)]
         self.limit, self.quota, self.slack, self.sequence = limit, quota, slack, 0
         self._admit()
         cleared = 0.0 if clear_at is None else None
         events, free, busy = self.events, self.free, self.busy
-        completed = sum(self.done)
+        completed = 0
         while events:
             now, _, what, step = heappop(events)
             if step >= 0:  # a tile asks for a server
@@ -236,9 +239,8 @@ class Machine:
                     after = service[step + 1]
                     self.count += 1
                     # it can finish there one delay after it finishes here: it starts earlier by the shorter service
-                    heappush(
-                        events, (leaves + what.steps[step] - (after if after < took else took), self.count, what, step + 1)
-                    )
+                    asks = leaves + what.steps[step] - (after if after < took else took)
+                    heappush(events, (asks, self.count, what, step + 1))
                 else:
                     what.left -= 1
                     if not what.left:
@@ -259,11 +261,11 @@ class Machine:
                     self.moved = [0.0] * len(PURPOSES)
                 if stop(self.done):
                     return now, cleared
+                self._admit()
         raise AssertionError(f"the simulation came to a halt after {self.done} passes of {self.admitted}")
 
     def _admit(self):
         """Start passes while limits allow, models in turn by how far each has come."""
-        self.total = sum(self.done)
         while True:
             share = [self.admitted[m] / q if (q := self.quota[m]) else np.inf for m in range(self.models)]
             least = min(share)
@@ -445,7 +447,7 @@ class Machine:
             self.done[p.model] += 1
             self.finish_s[p.model].append(self.now)
             self.latencies_s[p.model].append(self.now - p.admitted)
-            self._admit()
+            self.total += 1
 
     def outcome(self, duration) -> Outcome:
         ports_and_links = self.busy[:-1]
@@ -473,15 +475,17 @@ def simulate_latency(workload, system, assignment, costs, model=0, **options) ->
 def simulate_throughput(
     workload, system, assignment, costs, *, rounds=40, measure=20, in_flight=None, slack=3.0, **options
 ) -> Outcome:
-    """Successive rounds of `rate[m]` passes of each model m (integers). `period_s`: time of the last `measure` rounds / `measure`.
+    """Successive rounds of `rate[m]` passes of each model m (integers). `period_s`: time of the last `measure` rounds /
+    `measure`.
 
-    `in_flight`: most passes in flight of each model (a number, or one for each). None: two rounds of them, and at least twice
-    (one a chiplet and one to spare). Little's law: n passes in flight feed the bottleneck as long as a pass takes no longer
-    than n times what the bottleneck spends on one. One a chiplet would do if all stages took equally long; but a pass comes
-    by every chiplet many times, behind operators of unlike length, and all the short passes of a model can stand behind one
-    long operator of another. More in flight need more buffer, and what does not fit is spilled: `moved_bytes` tells.
-    Models are admitted in proportion to their rates, none `slack` rounds ahead of another, and admission never ends before
-    the measurement does: neither start nor drain is in the measured time.
+    `in_flight`: most passes in flight of each model (a number, or one for each). None: two rounds of them, and at
+    least twice (one a chiplet and one to spare). Little's law: n passes in flight feed the bottleneck as long as a
+    pass takes no longer than n times what the bottleneck spends on one. One a chiplet would do if all stages took
+    equally long; but a pass comes by every chiplet many times, behind operators of unlike length, and all the short
+    passes of a model can stand behind one long operator of another. More in flight need more buffer, and what does
+    not fit is spilled: `moved_bytes` tells. Models are admitted in proportion to their rates, none `slack` rounds
+    ahead of another, and admission never ends before the measurement does: neither start nor drain is in the measured
+    time.
     """
     machine = Machine(workload, system, assignment, costs, **options)
     rate = np.round(machine.rate).astype(int)
@@ -507,3 +511,9 @@ def simulate_throughput(
     )
     out.moved_bytes = {name: x / measure for name, x in out.moved_bytes.items()}
     return out
+
+
+def best_throughput(workload, system, assignment, costs, limits, **options) -> Outcome:
+    """The shortest period over several limits of passes in flight: too few starve the bottleneck, too many spill."""
+    runs = [simulate_throughput(workload, system, assignment, costs, in_flight=limit, **options) for limit in limits]
+    return min(runs, key=lambda out: out.period_s)
