@@ -11,8 +11,8 @@ from jaxtyping import Float
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito 2008, colours told apart by colour-blind readers (black left to the baseline). Seven colours against eight
-# markers: the pair repeats only after 56 mixes.
+# Okabe and Ito 2008, colours told apart by colour-blind readers (black left to the baseline). Seven colours against
+# eight markers: the pair repeats only after 56 mixes.
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 _LEGEND_ROWS = 16  # mixes named in the legend; the rarest of more share one grey row
@@ -39,9 +39,9 @@ def plot_front(
     """Draw a front of two objectives to an image file of 1600 x 1100 pixels.
 
     **Arguments:**
-    - `points`: (x, y) of the front, in SI units; points dominated in this plane (a front of more objectives) are marked,
-      but the line passes them by.
-    - `cloud`: (x, y) of evaluated candidates behind the front; may be empty. Those far from the front are not drawn but counted.
+    - `points`: (x, y) of the front, in SI units; points dominated in this plane (a front of more objectives) are
+      marked, but the line passes them by.
+    - `cloud`: (x, y) of evaluated candidates behind the front; may be empty. Those far from it are counted, not drawn.
     - `baseline`: (name, x, y).  `labels`: the mix of each point, such as `3 ws + 1 os`.
     - `axes`: of x and of y (label, unit, whether more is better). Units `s, J, W, B, Hz` and what starts with them
       (`J per inference`) get an SI prefix.
@@ -79,14 +79,15 @@ def plot_front(
     handles = _markers(ax, points * factor, labels)
     notes = [(points[i], f"{what}: {labels[i]}") for i, what in _chosen(points, sign, axes).items()]
     if baseline is not None:
-        handles += ax.plot(*(star[0] * factor), "*", color="black", markersize=15, label=baseline[0], linestyle="none", zorder=5)
+        handles += ax.plot(*(star[0] * factor), "*k", markersize=15, label=baseline[0], zorder=5)
         notes.append((star[0], baseline[0]))
     fig.suptitle(title, x=0.01, ha="left", fontsize=14, fontweight="bold")
     fig.legend(
         handles=handles, loc="outside right upper", fontsize=9.5, title="mix (points on the front)", title_fontsize=9.5,
         alignment="left", frameon=False,
     )  # fmt: skip
-    fig.supxlabel(_caption(len(points), len(cloud), int((~inside).sum())), x=0.01, ha="left", fontsize=8.5, color="#444444")
+    caption = _caption(len(points), len(cloud), int((~inside).sum()))
+    fig.supxlabel(caption, x=0.01, ha="left", fontsize=8.5, color="#444444")
 
     fig.draw_without_rendering()  # the layout stands from here on, so that texts can be placed by pixels
     words = [(xy * factor, f"{name}\n{_values(xy * factor, units)}") for xy, name in notes]
@@ -123,7 +124,7 @@ def _positive(name: str, values) -> Float[np.ndarray, "N 2"]:
 
 
 def _frame(core, cloud, sign):
-    """Limits that keep the front readable: all of it and the baseline, and half as much again of the cloud behind them."""
+    """Limits that keep the front readable: it, the baseline, and half as much again of the cloud behind them."""
     core, cloud = sign * np.log(core), sign * np.log(cloud)
     best, worst = core.min(axis=0), core.max(axis=0)
     if len(cloud):
@@ -187,8 +188,8 @@ def _markers(ax, points, labels) -> list:
 
 
 def _chosen(points, sign, axes: tuple[Axis, Axis]) -> dict[int, str]:
-    """Points worth a note: the best of each objective (ties: the better of the other), and the knee, nearest to the ideal
-    of both when the logarithm of each objective is scaled to 0..1 over the front."""
+    """Points worth a note: the best of each objective (ties: the better of the other), and the knee, nearest to the
+    ideal of both when the logarithm of each objective is scaled to 0..1 over the front."""
     cost = sign * np.log(points)
     first = [int(np.lexsort((cost[:, 1 - i], cost[:, i]))[0]) for i in range(2)]
     span = np.ptp(cost[first], axis=0)
@@ -212,7 +213,7 @@ def _caption(front: int, evaluated: int, outside: int) -> str:
 
 
 def _annotate(ax, notes, marks, line, cloud) -> None:
-    """A text beside each noted point, where it covers least: never another text if avoidable, then points, then the cloud."""
+    """A text beside each noted point, where it covers least: texts count most, then the front, then the cloud."""
     pixels = ax.transData.transform
     marks, line = pixels(marks), pixels(line)
     steps = np.linspace(0.0, 1.0, 200)[:, None]
@@ -229,9 +230,9 @@ def _annotate(ax, notes, marks, line, cloud) -> None:
         )  # fmt: skip
         note.set_in_layout(False)
         box = note.get_window_extent(renderer)
-        half, here = np.asarray([box.width, box.height]) / 2 + 6, pixels(xy)
+        half, here = np.asarray([box.width, box.height]) / 2 + 12, pixels(xy)  # half a marker away from anything
         best = (np.inf, here)
-        for radius in (22, 45, 75, 110, 150, 200, 260, 330):
+        for radius in (16, 40, 75, 110, 150, 200, 260, 330):
             for turn in np.arange(24) * np.pi / 12:
                 way = np.asarray([np.cos(turn), np.sin(turn)])
                 centre = here + way * (radius + half)
@@ -239,8 +240,8 @@ def _annotate(ax, notes, marks, line, cloud) -> None:
                 leader = here + steps * (centre - here)
                 out = np.any(a < (frame.x0, frame.y0)) or np.any(b > (frame.x1, frame.y1))
                 hits = sum(np.all((a < d) & (c < b)) + 0.5 * _inside(leader, c, d).any() for c, d in placed)
-                covers = 60 * _inside(marks, a, b).sum() + 20 * _inside(solid, a, b).sum() + min(_inside(dust, a, b).sum(), 100)
-                price = 1e5 * out + 1e4 * hits + covers + radius
+                front = 60 * _inside(marks, a, b).sum() + 20 * _inside(solid, a, b).sum()
+                price = 1e5 * out + 1e4 * hits + front + min(_inside(dust, a, b).sum(), 100) + radius
                 if price < best[0]:
                     best = (price, centre)
         note.set_position(best[1] - here)

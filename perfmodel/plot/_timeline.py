@@ -33,11 +33,14 @@ _LANE = 0.55  # height of a transfer row; that of a chiplet is 1
 _BAR = 0.64  # of a chiplet's row the lower part is the bar, the rest carries the names of blocks
 
 
-def plot_schedule(path: str | os.PathLike, workload: Workload, system: System, timeline: Timeline, *, title: str) -> "Figure":
+def plot_schedule(
+    path: str | os.PathLike, workload: Workload, system: System, timeline: Timeline, *, title: str
+) -> "Figure":
     """Draw a timeline to an image file, 1800 pixels wide and at least 1000 high.
 
-    One panel a model (each is timed alone in an empty package) with a row a chiplet, operators coloured by class, and below
-    a row each for the transfers over the network and through memory. Blocks of operators that are wide enough are named.
+    One panel a model (each is timed alone in an empty package) with a row a chiplet, operators coloured by class, and
+    below a row each for the transfers over the network and through memory. Blocks of operators (`h3`, `layer2`) are
+    named where the name fits.
 
     **Returns:** the figure.
 
@@ -45,7 +48,7 @@ def plot_schedule(path: str | os.PathLike, workload: Workload, system: System, t
     """
     _check(workload, system, timeline)
     rows = system.n_chiplets + len(WAYS) * _LANE
-    height = max(_LEAST_HEIGHT_PX, round(workload.n_models * (100 + 42 * rows) + 160))
+    height = max(_LEAST_HEIGHT_PX, round(workload.n_models * (100 + 58 * rows) + 160))
 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -58,8 +61,8 @@ def plot_schedule(path: str | os.PathLike, workload: Workload, system: System, t
     fig.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
     _legend(fig, workload)
     fig.supxlabel(
-        "Each model alone in an otherwise empty package. Transfers of activations between operators: from the end of the producer "
-        "to the start of the consumer, waiting included;\nweights, model inputs and model outputs are not drawn.",
+        "Each model alone in an otherwise empty package. Transfers of activations between operators: from the end of "
+        "the producer to the start of the consumer,\nwaiting included. Weights, model inputs and outputs: not drawn.",
         x=0.01, ha="left", fontsize=8, color="#444444",
     )  # fmt: skip
     fig.draw_without_rendering()  # the layout stands from here on, so that names can be measured against their blocks
@@ -104,7 +107,8 @@ def _panel(ax, m: int, workload: Workload, system: System, timeline: Timeline) -
         base = -(lane + 1) * _LANE
         spans = [(b, e) for _, to, by, b, e in timeline.transfers if by == way and workload.model[to] == m and e > b]
         # transfers overlap: where several wait at once the lane is darker
-        ax.broken_barh([(b * factor, (e - b) * factor) for b, e in spans], (base, 0.6 * _LANE), color=_TRANSFER, alpha=0.45, lw=0)
+        spans = [(b * factor, (e - b) * factor) for b, e in spans]
+        ax.broken_barh(spans, (base, 0.6 * _LANE), color=_TRANSFER, alpha=0.45, linewidth=0)
         ticks.append(base + 0.3 * _LANE)
         names.append(way)
     ax.axhline(-0.5 * (1 - _BAR) * _LANE, color="#BBBBBB", linewidth=0.6)
@@ -112,7 +116,8 @@ def _panel(ax, m: int, workload: Workload, system: System, timeline: Timeline) -
     ax.set_ylim(-len(WAYS) * _LANE - 0.1, system.n_chiplets)
     ax.set_xlim(0.0, end_s * factor)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g} {unit}")
-    ax.set_title(f"{workload.model_names[m]}: {len(mine)} operators in {end_s * factor:.3g} {unit}", loc="left", fontsize=10.5)
+    heading = f"{workload.model_names[m]}: {len(mine)} operators in {end_s * factor:.3g} {unit}"
+    ax.set_title(heading, loc="left", fontsize=10.5)
     ax.text(1.004, system.n_chiplets, "busy", transform=ax.get_yaxis_transform(), va="center", fontsize=8)
     ax.grid(True, axis="x", color="#E6E6E6", linewidth=0.7)
     ax.set_axisbelow(True)
@@ -125,14 +130,14 @@ def _panel(ax, m: int, workload: Workload, system: System, timeline: Timeline) -
 def _busy(ax, bars: list[tuple[float, float, int]], base: float) -> None:
     """The operators of one chiplet, in order of time."""
     spans, colours, until = [], [], -np.inf
-    # Each bar is drawn on to the end of its busy stretch and the next painted over it: side by side, the blurred edges of
-    # operators thinner than a pixel would let the background through and look like idle time.
+    # Each bar is drawn on to the end of its busy stretch and the next painted over it: side by side, the blurred edges
+    # of operators thinner than a pixel would let the background through and look like idle time.
     for begin, end, kind in reversed(bars):
         if not (spans and abs(end - spans[-1][0]) <= 1e-6 * end):
             until = end
         spans.append((begin, until - begin))
         colours.append(CLASSES[_class(kind)][0])
-    ax.broken_barh(spans[::-1], (base, _BAR), facecolors=colours[::-1], linewidth=0)
+    ax.broken_barh(spans[::-1], (base, _BAR), facecolors=colours[::-1], linewidth=0, snap=False)
 
 
 def _class(kind: int) -> str:
@@ -148,14 +153,15 @@ def _name_blocks(ax, blocks) -> None:
     """Names above the bars, where a block is wide enough for its name."""
     renderer = ax.figure.canvas.get_renderer()
     for name, base, begin, end in blocks:
-        text = ax.text((begin + end) / 2, base + _BAR + 0.05, name, ha="center", va="bottom", fontsize=7.5, color="#222222")
+        middle, top = (begin + end) / 2, base + _BAR + 0.04
+        text = ax.text(middle, top + 0.01, name, ha="center", va="bottom", fontsize=7.5, color="#222222")
         text.set_in_layout(False)
         left, right = ax.transData.transform([(begin, base), (end, base)])[:, 0]
         if text.get_window_extent(renderer).width > right - left - 4:
             text.remove()
         else:
             gap = 2 * (end - begin) / (right - left)  # two pixels, so that neighbours stay apart
-            ax.plot([begin + gap, end - gap], [base + _BAR + 0.04] * 2, color="#222222", linewidth=0.8, solid_capstyle="butt")
+            ax.plot([begin + gap, end - gap], [top, top], color="#222222", linewidth=0.8, solid_capstyle="butt")
 
 
 def _legend(fig, workload: Workload) -> None:

@@ -15,7 +15,8 @@ class Constants(NamedTuple):
     chiplets: tuple[Chiplets, ...]  # each with scalar fields
     buffer_bytes: tuple
     buffer_j_per_byte: tuple
-    column: tuple | None  # [d][c]: 1.0 where chiplet d is of column c of the table; None: column d is chiplet d
+    column: tuple | None  # column of the table of each chiplet, or its mixture of columns; None: column d is chiplet d
+    n_columns: int
     hops: tuple  # [a][b]
     hop_s: jax.Array
     network_s_per_byte: jax.Array
@@ -33,18 +34,17 @@ def make_constants(system: System, table: CostTable | None, dtype) -> Constants:
         for each in [jax.tree.map(lambda x, d=d: jnp.asarray(x)[d], system.chiplets)]
     )
     latency_s = jnp.asarray(system.memory.latency_s, dtype)[0]
-    column = None
+    column, n_columns = None, n
     if table is not None and table.column is not None:
         kind, n_columns = jnp.asarray(table.column), table.working_bytes.shape[1]
-        relaxed = jnp.issubdtype(kind.dtype, jnp.floating)  # D x K: every chiplet a mixture of types
-        column = tuple(
-            tuple(kind[d, c] if relaxed else (kind[d] == c).astype(dtype) for c in range(n_columns)) for d in range(n)
-        )
+        mixed = jnp.issubdtype(kind.dtype, jnp.floating)  # D x K: every chiplet a mixture of types
+        column = tuple(tuple(kind[d]) if mixed else kind[d].astype(dtype) for d in range(n))
     return Constants(
         chiplets=chiplets,
         buffer_bytes=tuple(chip.buffer_bytes for chip in chiplets),
         buffer_j_per_byte=tuple(chip.buffer_j_per_byte for chip in chiplets),
         column=column,
+        n_columns=n_columns,
         hops=tuple(tuple(package.hops[a, b] for b in range(n)) for a in range(n)),
         hop_s=package.hop_s,
         network_s_per_byte=1.0 / jnp.minimum(package.link_bytes_per_s, package.port_bytes_per_s),

@@ -69,7 +69,7 @@ def evaluate_one(workload, system, schedule, table, smooth, temperature, unroll=
         runs = [one(rows._replace(rate=jnp.where(window == w, rows.rate, 0.0))) for w in range(schedule.n_windows)]
         totals, (_, latency, seen) = [run[0] for run in runs], runs[0]
     found = metrics(
-        totals, latency, stay.resident, _violations(workload, system, stay.excess_bytes, order, dtype),
+        totals, latency, stay.resident, _violations(workload, system, totals[0].excess_bytes, order, dtype),
         workload, system, jnp.asarray(schedule.sub_batch, dtype), smooth=smooth, temperature=temperature,
     )  # fmt: skip
     return (found, seen, order) if record else found

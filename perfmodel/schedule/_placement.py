@@ -46,11 +46,15 @@ def agree(x: tuple, y: tuple, where, there, dtype) -> jax.Array:
     return reduce(jnp.add, [w * v for w, v in zip(x, y, strict=True)])
 
 
-def columns(x: tuple, of: tuple) -> tuple:
-    """The same placement over columns of a table: `of[d][c]` is 1.0 where chiplet d is of column c."""
-    if _hard(x[0]):
-        return tuple(reduce(jnp.logical_or, [w & (c[i] > 0) for w, c in zip(x, of, strict=True)]) for i in range(len(of[0])))
-    return tuple(sum(w * c[i] for w, c in zip(x, of, strict=True)) for i in range(len(of[0])))
+def columns(x: tuple, of: tuple, n_columns: int, keep=lambda value: value) -> tuple:
+    """The same placement over columns of a table. `of[d]`: column of chiplet d, or its mixture of columns (a tuple).
+
+    `keep` marks the one value that all columns share."""
+    if _hard(x[0]) and not isinstance(of[0], tuple):
+        column = keep(choose(x, of))
+        return tuple(column == c for c in range(n_columns))
+    shares = [each if isinstance(each, tuple) else tuple((each == c) * 1.0 for c in range(n_columns)) for each in of]
+    return tuple(reduce(jnp.add, [w * share[c] for w, share in zip(x, shares, strict=True)]) for c in range(n_columns))
 
 
 def _hard(x) -> bool:

@@ -12,12 +12,10 @@ from ._rows import Rows, row_costs
 
 
 class Residency(NamedTuple):
-    """Tuples over chiplets: 1.0 where weights are resident; buffer bytes left for activations. `excess_bytes`: by how much the
-    streaming tile of some operator exceeds the buffer of the chiplet it is placed on (0 or less: by nothing)."""
+    """Tuples over chiplets: 1.0 where weights are resident; buffer bytes left for activations."""
 
     resident: tuple
     room: tuple
-    excess_bytes: jax.Array
 
 
 def residency(rows: Rows, placed, k: Constants, *, smooth: bool, temperature, unroll=1) -> Residency:
@@ -30,12 +28,10 @@ def residency(rows: Rows, placed, k: Constants, *, smooth: bool, temperature, un
     zeros = (zero,) * n
 
     def step(carry, xs):
-        stored, live, segments, most, before, excess, largest = carry
+        stored, live, segments, most, before, largest = carry
         row, where = xs
-        working = row_costs(row, k.chiplets, smooth).working_bytes
-        y = x = weights(where, n)
-        if k.column is not None:
-            y = columns(x, k.column)
+        working = row_costs(row, k.chiplets, smooth).working_bytes  # the same for all candidates if from a table
+        x = weights(where, n)
         # at the first row of a model the one before is settled: its live sets, once for each pass in flight
         settled = _settle(live, segments, most, row.first)
         keep = 1.0 - row.first
@@ -46,21 +42,20 @@ def residency(rows: Rows, placed, k: Constants, *, smooth: bool, temperature, un
             jnp.where(row.first > 0, 1.0, segments + moved),
             settled,
             where,
-            jnp.maximum(excess, choose(y, working) - choose(x, k.buffer_bytes)),
             tuple(jnp.maximum(v, w) for v, w in zip(largest, working, strict=True)),
         ), None
 
-    n_columns = n if k.column is None else len(k.column[0])
-    start = (zeros, zeros, zero, zeros, placed[0], zero, (zero,) * n_columns)
-    (stored, live, segments, most, _, excess, largest), _ = jax.lax.scan(step, start, (rows, placed), unroll=unroll)
+    start = (zeros, zeros, zero, zeros, placed[0], (zero,) * k.n_columns)
+    (stored, live, segments, most, _, largest), _ = jax.lax.scan(step, start, (rows, placed), unroll=unroll)
     need = _settle(live, segments, most, 1.0)
     if k.column is not None:
-        largest = tuple(sum(is_c * v for is_c, v in zip(of, largest, strict=True)) for of in k.column)
+        one_each = [columns((jnp.ones((), dtype),), (of,), k.n_columns) for of in k.column]
+        largest = tuple(choose(of, largest) for of in one_each)
     buffers = [b - w for b, w in zip(k.buffer_bytes, largest, strict=True)]
     resident = tuple(
         fits(w + a, b, temperature, smooth) * (w > 0) for w, a, b in zip(stored, need, buffers, strict=True)
     )
-    return Residency(resident, tuple(b - r * w for b, r, w in zip(buffers, resident, stored, strict=True)), excess)
+    return Residency(resident, tuple(b - r * w for b, r, w in zip(buffers, resident, stored, strict=True)))
 
 
 def _settle(live: tuple, segments, most: tuple, when) -> tuple:

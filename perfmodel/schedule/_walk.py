@@ -28,6 +28,7 @@ class Totals(NamedTuple):
     written: tuple  # the same, written
     onchip_j: jax.Array
     filled_j: jax.Array  # buffers, for bytes that enter or leave a chiplet
+    excess_bytes: jax.Array  # by how much the streaming tile of an operator exceeds its chiplet's buffer
 
 
 class Clock(NamedTuple):
@@ -65,7 +66,7 @@ def walk(rows: Rows, placed, windows, constants: Constants, stay: Residency, n_s
     zero = jnp.zeros((), dtype)
     zeros = (zero,) * n
     by_chiplet = () if constants.direct else zeros
-    totals = Totals(zeros, (zero,) * (n * (n - 1)), zero, by_chiplet, by_chiplet, zero, zero)
+    totals = Totals(zeros, (zero,) * (n * (n - 1)), zero, by_chiplet, by_chiplet, zero, zero, zero)
     registers = _registers(n_slots, zero)
     places = _registers(n_slots, jnp.zeros_like(placed[0]))
     clock = Clock(zeros, zeros, zeros, registers, registers, places, (zero,) * n_models, jnp.zeros((), jnp.int32), zero)
@@ -90,7 +91,7 @@ def _step(total: Totals, clock: Clock, row: Rows, placed, window, k: Constants, 
         return value / one
 
     x = weights(placed, n)
-    y = x if k.column is None else columns(x, k.column)
+    y = x if k.column is None else columns(x, k.column, k.n_columns, keep)
     # of this row where it is placed
     costs = Costs(*(choose(y, column) for column in row_costs(row, k.chiplets, smooth)))
 
@@ -181,6 +182,7 @@ def _step(total: Totals, clock: Clock, row: Rows, placed, window, k: Constants, 
         written=tuple(written),
         onchip_j=total.onchip_j + costs.onchip_j * row.rate,
         filled_j=filled_j,
+        excess_bytes=jnp.maximum(total.excess_bytes, costs.working_bytes - choose(x, k.buffer_bytes)),
     )
     seen = Record(start, finish, held, jnp.stack(shares[0]), jnp.stack(shares[1]), jnp.stack(shares[2]))
     return new_total, new_clock, seen

@@ -12,7 +12,15 @@ from perfmodel.hardware import mesh
 def make(positions, attached=None):
     names = [f"c{x}{y}" for x, y in positions]
     attached = range(len(positions)) if attached is None else attached
-    return mesh(positions, list(attached), names, link_bytes_per_s=1e11, port_bytes_per_s=2e11, hop_s=35e-9, hop_j_per_byte=1e-12)
+    return mesh(
+        positions,
+        list(attached),
+        names,
+        link_bytes_per_s=1e11,
+        port_bytes_per_s=2e11,
+        hop_s=35e-9,
+        hop_j_per_byte=1e-12,
+    )
 
 
 def way(package, a, b) -> list[str]:
@@ -28,7 +36,9 @@ def test_2x2_by_hand(mcm):
     assert set(way(package, 0, 3)) == {"c00->c10", "c10->c11"}  # x first, then y
     assert set(way(package, 3, 0)) == {"c11->c01", "c01->c00"}  # another way back
     assert way(package, 1, 1) == []
-    assert package.direct and not package.memory_route.any() and not package.memory_hops.any() and not package.serves.any()
+    assert (
+        package.direct and not package.memory_route.any() and not package.memory_hops.any() and not package.serves.any()
+    )
 
 
 def test_3x3_by_hand():

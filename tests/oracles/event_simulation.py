@@ -52,8 +52,8 @@ class Outcome:
     """What a simulation saw. `busy`: share of the measured time, in the order of `System.resource_names`.
 
     `peak_bytes`: most ever held in each buffer, weights and tile reserve included. `moved_bytes`: by purpose; for
-    throughput of a round. `in_flight`: mean passes of each model in flight. `finish_s`: of each pass of each model, from
-    the start. `latencies_s`: from admission to completion.
+    throughput of a round. `in_flight`: mean passes of each model in flight. `finish_s`: of each pass of each model,
+    from the start. `latencies_s`: from admission to completion.
     """
 
     time_s: float

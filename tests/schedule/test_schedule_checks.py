@@ -59,7 +59,9 @@ def test_check_works_in_a_trace(tiny, mcm):
         checked(jnp.zeros(8, jnp.int8))
 
 
-@pytest.mark.xfail(strict=True, raises=pytest.fail.Exception, reason="bug: only NumPy arrays are checked, jax.Array is as concrete")
+@pytest.mark.xfail(
+    strict=True, raises=pytest.fail.Exception, reason="bug: only NumPy arrays are checked, jax.Array is as concrete"
+)
 def test_concrete_jax_arrays_are_checked_too(tiny, mcm):
     with pytest.raises(ValueError, match="schedule.assignment contains 7"):
         Schedule(jnp.full(L, 7)).check(tiny, mcm.n_chiplets)
@@ -80,7 +82,9 @@ def test_segments_by_hand(tiny):
     assert Schedule(assignment, order=order).segments(tiny) == [(0, 3, 0), (3, 6, 1), (6, 9, 2)]
 
 
-@pytest.mark.xfail(strict=True, reason="bug: segments() cuts where models interleave; docs/model.md and the walk go model by model")
+@pytest.mark.xfail(
+    strict=True, reason="bug: segments() cuts where models interleave; docs/model.md and the walk go model by model"
+)
 def test_segments_of_interleaved_models_are_each_models_own(tiny):
     two = pm.merge([tiny, tiny])
     order = np.arange(2 * L).reshape(2, L).T.ravel()  # 0, 9, 1, 10, ...
