@@ -112,7 +112,8 @@ def full_cases(workload, batch, small, rng):
         draw = np.random.default_rng(seed)
         chips = system.types.pick(np.asarray(kinds[:count], np.int32))
         factors = {f: np.exp(draw.uniform(-0.7, 0.7, (count, 4))) for f in ("clock_hz", "buffer_bytes", "lanes")}
-        chips = eqx.tree_at(lambda c: [getattr(c, f) for f in factors], chips, [getattr(chips, f) * x for f, x in factors.items()])
+        varied = [np.round(getattr(chips, f) * x) for f, x in factors.items()]  # lanes and bytes come whole
+        chips = eqx.tree_at(lambda c: [getattr(c, f) for f in factors], chips, varied)
         return eqx.tree_at(lambda s: s.chiplets, system, jax.tree.map(lambda x: jnp.asarray(x, jnp.int32 if x.dtype == np.int32 else jnp.float32), chips))
 
     own = varied(batch, 1)

@@ -113,7 +113,7 @@ def test_checker_catches_a_planted_violation(module, line, caught):
 
 
 @pytest.mark.parametrize("module, line", [
-    ("perfmodel.cost._planted", "from ..hardware import Chiplets\nfrom .._numerics import fits\nfrom ._tiling import x"),
+    ("perfmodel.cost._planted", "from ..hardware import System\nfrom .._numerics import fits\nfrom ._tiling import x"),
     ("perfmodel.workload.zoo._planted", "from .._graph import merge\nfrom ..._names import unknown_name"),
     ("search.cli", "import perfmodel as pm\nfrom . import explore\nimport numpy"),
 ])  # fmt: skip

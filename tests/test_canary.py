@@ -1,4 +1,4 @@
-"""Some releases of jaxlib silently return wrong numbers on CPU at odd batch sizes (jax-ml/jax#39103): fail loudly there."""
+"""Some jaxlib releases silently return wrong numbers on CPU at odd batch sizes (jax-ml/jax#39103): fail loudly."""
 
 import jax
 import jax.numpy as jnp

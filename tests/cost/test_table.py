@@ -75,7 +75,7 @@ def test_shapes_and_columns(tiny, tiny_table, mcm):
 
 
 def test_table_is_elementwise(tiny, tiny_table, mcm):
-    """Each entry is `operator_cost` of one operator on one chiplet, as a candidate's own hardware is costed in the walk."""
+    """Each entry is `operator_cost` of one operator on one chiplet: the walk costs a candidate's own hardware so."""
     entry = jax.jit(operator_cost)
     for row in range(tiny.n_operators):
         for d in (0, 3):

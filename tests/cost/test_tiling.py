@@ -33,13 +33,13 @@ def test_everything_fits_in_ten_megabytes(both, mcm):
 
 
 @pytest.mark.parametrize("buffer, fetches", [
-    # GEMM, 1024 x 768 x 768, bytes: a pixel of the block costs 768 inputs + 64 sums of 5 bytes = 1088, a filter the same;
+    # GEMM, 1024 x 768 x 768: a pixel of the block costs 768 inputs + 64 sums of 5 bytes = 1088, a filter the same;
     # two streaming tiles of 64 x 768 take 98304.  One pass over everything is 786432 + 589824 bytes.
     (98304 + 1024 * 1088, (1, 1)),  # all pixels fit
     (98304 + 768 * 1088, (1, 1)),  # all filters fit
     (98304 + 512 * 1088, (1, 2)),  # half of the pixels: the weights twice (+589824); filters: 512 of 768, inputs twice
     (98304 + 384 * 1088, (2, 1)),  # half of the filters: the inputs twice (+786432); pixels: the weights three times
-    (98304 + 1088, (8, 11)),  # one of either; a square of 99 x 99 sums in half of the buffer: ceil(768/99), ceil(1024/99)
+    (98304 + 1088, (8, 11)),  # one of either; a square of 99 x 99 sums in half of the buffer: 768/99, 1024/99
     (1000, (77, 103)),  # no streaming tile fits; a square of 10 x 10
 ])  # fmt: skip
 def test_fetches_by_hand(buffer, fetches):
@@ -60,7 +60,7 @@ def test_vector_operators_read_once_whatever_the_buffer():
 
 
 def enumerate_blocks(op, buffer, rows, columns):
-    """Least bytes moved (inputs and weights of one group) over every block of whole pixels, filters and square of sums."""
+    """Least bytes moved (inputs and weights of one group) over all blocks of whole pixels, filters, squares of sums."""
     pixels, depth = int(op.batch * op.p * op.q), int(op.c * op.r * op.s)
     k = int(op.k)
     per_pixel = float(op.in_elements) / (int(op.groups) * pixels)

@@ -24,13 +24,10 @@ def test_units(text, dimension, si):
 
 
 @pytest.mark.parametrize("bad", [
-    0, -1, -0.0, math.nan, math.inf, -math.inf, "nan", ".nan", "nan GB/s", ".inf", "-5 GB/s", "0 GB/s", "fast", "", "10 GB", "10",
-    "10 gb/s", "10 XB/s", "1,000 GB/s", "1.5.2 GB/s", "10 GB/s/s", "1e999 GB/s",
+    0, -1, -0.0, math.nan, math.inf, -math.inf, "nan", ".nan", "nan GB/s", ".inf", "-5 GB/s", "0 GB/s", "fast", "",
+    "10 GB", "10 gb/s", "10 XB/s", "1,000 GB/s", "1.5.2 GB/s", "10 GB/s/s", "1e999 GB/s",
 ])  # fmt: skip
 def test_refused(bad):
-    if bad == "10":  # a plain number in quotes is SI
-        assert quantity(bad, "bytes_per_s", "x") == 10
-        return
     with pytest.raises(ValueError) as error:
         quantity(bad, "bytes_per_s", "chip.yaml: package.link")
     said = str(error.value)

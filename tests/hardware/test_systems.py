@@ -143,7 +143,7 @@ BAD = {
     "half a PE": (put("types", "ws", "rows", 64.5), ["Expected int, got float", "$.types"]),
     "wrong unit": (put("types", "ws", "clock", "500 MB"), ["types.ws.clock is '500 MB'", "hertz, e.g. 500 MHz"]),
     "unknown type": (put("chiplets", 1, "type", "wss"), ["chiplets[1].type is 'wss'", "did you mean ws", "os-flex"]),
-    "unknown dataflow": (put("types", "ws", "dataflow", "rs"), ["types.ws.dataflow is 'rs'", "allowed: os, os-flex, ws"]),
+    "unknown dataflow": (put("types", "ws", "dataflow", "rs"), ["types.ws.dataflow is 'rs'", "allowed: os, os-flex"]),
     "unknown technology": (put("technology", "5nm"), ["technology is '5nm'", "allowed: 12nm, 7nm"]),
     "duplicate position": (put("chiplets", 1, "position", [0, 0]), ["chiplets[1].position is (0, 0)", "already taken"]),
     "duplicate name": (put("chiplets", 3, "name", "c00"), ["chiplets[3].name is 'c00'", "already taken"]),

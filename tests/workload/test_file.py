@@ -79,7 +79,7 @@ BAD = {
     "cycle": (operators("name: a, kind: relu, k: 1, inputs: [b]", "name: b, kind: relu, k: 1, inputs: [a]"),
               ["cycle through operator", "acyclic"]),
     "own input": (operators("name: a, kind: relu, k: 1, inputs: [a]"), ["cycle through operator 'a'"]),
-    "name twice": (operators("name: a, kind: relu, k: 1", "name: a, kind: relu, k: 2"), ["'a' stands twice", "distinct"]),
+    "name twice": (operators("name: a, kind: relu, k: 1", "name: a, kind: relu, k: 2"), ["'a' stands twice"]),
     "no operators": ("name: x\noperators: []", ["operators is empty"]),
     "batch 0": ("{name: x, batch: 0, operators: [{name: a, kind: relu, k: 1}]}", ["batch is 0", "allowed"]),
     "not a mapping": ("- a\n- b\n", ["object", "array"]),

@@ -29,7 +29,7 @@ def check_derived(w) -> None:
             released = w.input_last[row][w.inputs[row] == source].sum()
             assert released == (1 if last[source] == row else 0)
 
-    # registers: a walk never reads a tensor that has been overwritten, and takes no more registers than tensors that live
+    # registers: a walk never reads a tensor that has been overwritten, nor has more registers than tensors that live
     register = [-1] * w.n_slots
     for row in range(w.n_operators):
         for source, slot in zip(w.inputs[row], w.input_slot[row], strict=True):
