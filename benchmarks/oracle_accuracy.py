@@ -103,7 +103,7 @@ def main():
         table.append(row)
         lines.append(f"{group:28}{quantity:12}{row['n']:5}{row['median_abs_percent']:14.2f}{row['worst_abs_percent']:13.2f}"
                      f"{row['median_percent']:12.2f}{row['over_5_percent']:10}")  # fmt: skip
-    note = "error = model / simulation - 1; passes in flight: two rounds of each model, at least 2 (chiplets + 1)"
+    note = "error = model / simulation - 1; passes in flight of each model: 3/4 of a round, at least 4 a chiplet"
     report("oracle_accuracy", args, {"rows": table, "note": note}, [*lines, note])
 
 

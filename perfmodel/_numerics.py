@@ -22,8 +22,9 @@ def ceil_divide(numerator, denominator, smooth: bool = False):
     ratio = numerator / denominator
     if smooth:
         return jnp.maximum(ratio + 0.5 * (1.0 - 1.0 / jnp.maximum(denominator, 1.0)), 1.0)
-    # a float32 quotient of exact integers below 2**24 is exact when it divides, so ceil never rounds up by accident
-    return jnp.maximum(jnp.ceil(ratio), 1.0)
+    count = jnp.ceil(ratio)
+    # XLA divides by a constant by multiplying with its reciprocal, which may land just above a whole number
+    return jnp.maximum(jnp.where((count - 1.0) * denominator >= numerator, count - 1.0, count), 1.0)
 
 
 def relative_max(values: Float[Array, "N"], temperature=0.05, smooth: bool = False) -> Float[Array, ""]:

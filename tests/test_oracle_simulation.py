@@ -145,7 +145,7 @@ def test_period_bound_by_memory():
     assert out.resident[:2].all()  # they fit: nothing is loaded
     close(out.period_s, 1 * MS)
     out = simulate_throughput(chain(), small_system(buffer=1e6), np.array([0, 1]), cost, rounds=200, measure=150)
-    assert out.period_s == pytest.approx(4.001 * MS, rel=0.01)
+    assert out.period_s == pytest.approx(4.001 * MS, rel=0.02)  # transfers in flight at either end of the window
     assert out.busy[-1] == pytest.approx(1.0, rel=0.01)
 
 
@@ -162,10 +162,10 @@ def test_models_progress_in_proportion():
     """Rates 1 and 5: six passes a round on one chiplet."""
     pair = pm.merge([chain(), chain()])
     pair = eqx.tree_at(lambda w: w.rate, pair, np.array([1.0, 5.0]))
-    out = simulate_throughput(pair, small_system(), np.zeros(4, int), costs([5, 5, 1, 1]), rounds=20, measure=10)
+    out = simulate_throughput(pair, small_system(), np.zeros(4, int), costs([5, 5, 1, 1]), rounds=200, measure=50)
     close(out.period_s, 20 * MS)
     ratio = len(out.finish_s[1]) / len(out.finish_s[0])
-    assert 4 < ratio < 6
+    assert 4.5 < ratio < 5.5  # the favoured model runs ahead by a constant, of little weight in 200 rounds
 
 
 def test_fractional_rates_are_refused():

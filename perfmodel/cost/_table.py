@@ -18,7 +18,7 @@ class CostTable(eqx.Module):
       and launch.  `exec_s` = the larger of the first two + the third.
     - `onchip_j`: MACs, lanes, local stores and buffer.
     - `weight_bytes`: weights of the pass.  `input_refetch, weight_refetch`: how often each is fetched when it comes from
-      memory.  `working_bytes`: least buffer to run in.
+      memory (attention: `input_refetch` is the mean over both operands).  `working_bytes`: least buffer to run in.
     - `sub_batch`: inferences of a pass the table was made for.
     - `column`: column of each of the `D` chiplets (floats `D x K`: a mixture of columns); None: column d is chiplet d.
     """
@@ -59,11 +59,11 @@ def _table(operators: Operators, chiplets: Chiplets, sub_batch, column, smooth: 
 def with_sub_batch(op: Operators, sub_batch) -> Operators:
     """The same operators on `sub_batch` inferences at once: more pixels (more groups where no weights are shared)."""
     sub_batch = jnp.asarray(sub_batch)
-    attention = (op.is_matrix > 0) & (op.weight_elements == 0)
 
     def scale(field, when):
         return jnp.where(when, field * sub_batch, jnp.asarray(field))
 
+    attention = op.is_attention
     gemm = (op.is_matrix > 0) & (op.q == 1) & ~attention
     return eqx.tree_at(
         lambda o: (o.groups, o.p, o.batch, o.lane_ops, o.in_elements, o.out_elements),

@@ -2,6 +2,7 @@
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -41,8 +42,9 @@ class Chiplets(eqx.Module):
         return self.rows * self.columns * self.clock_hz
 
     def pick(self, index) -> "Chiplets":
-        """Rows by index (any integer array): from types to the chiplets of a package."""
-        return jax.tree.map(lambda field: field[index], self)
+        """Rows by index (any integer array, also traced): from types to the chiplets of a package."""
+        traced = isinstance(index, jax.core.Tracer)  # which NumPy fields do not take
+        return jax.tree.map(lambda field: (jnp.asarray(field) if traced else field)[index], self)
 
 
 def stack_chiplets(rows: list[dict]) -> Chiplets:

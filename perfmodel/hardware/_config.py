@@ -83,7 +83,7 @@ def load(name: str) -> System:
     if path.suffix not in (".yaml", ".yml", ".json"):
         if name not in names():
             raise unknown_name("system", name, names())
-        path = Path(str(resources.files("perfmodel.hardware") / "catalog" / f"{name}.yaml"))
+        path = _catalog_file(name)
     return _system(str(name), decode_file(path, _File))
 
 
@@ -91,7 +91,11 @@ def about(name: str) -> str:
     """The free text that a system file carries about its sources and assumptions."""
     if name not in names():
         raise unknown_name("system", name, names())
-    return decode_file(Path(str(resources.files("perfmodel.hardware") / "catalog" / f"{name}.yaml")), _File).about.strip()
+    return decode_file(_catalog_file(name), _File).about.strip()
+
+
+def _catalog_file(name: str) -> Path:
+    return Path(str(resources.files("perfmodel.hardware") / "catalog" / f"{name}.yaml"))
 
 
 def _system(where: str, file: _File) -> System:
@@ -121,18 +125,20 @@ def _system(where: str, file: _File) -> System:
     kind = np.asarray([type_names.index(c.type) for c in file.chiplets], np.int32)
     names = tuple(c.name for c in file.chiplets)
     at = f"{where}: package"
+    network = dict(
+        link_bytes_per_s=quantity(link.link, "bytes_per_s", f"{at}.link"),
+        port_bytes_per_s=quantity(link.port, "bytes_per_s", f"{at}.port"),
+        hop_s=quantity(link.hop_latency, "s", f"{at}.hop_latency", zero=True),
+        hop_j_per_byte=quantity(link.hop_energy, "j_per_byte", f"{at}.hop_energy", zero=True),
+    )
+    try:
+        package = mesh([c.position for c in file.chiplets], attached, names, **network)
+    except ValueError as error:  # a hole in the mesh
+        raise ValueError(f"{where}: {error}") from None
     return System(
         chiplets=types.pick(kind),
         memory=_tiers(where, file.memory),
-        package=mesh(
-            [c.position for c in file.chiplets],
-            attached,
-            names,
-            link_bytes_per_s=quantity(link.link, "bytes_per_s", f"{at}.link"),
-            port_bytes_per_s=quantity(link.port, "bytes_per_s", f"{at}.port"),
-            hop_s=quantity(link.hop_latency, "s", f"{at}.hop_latency", zero=True),
-            hop_j_per_byte=quantity(link.hop_energy, "j_per_byte", f"{at}.hop_energy", zero=True),
-        ),
+        package=package,
         technology=technology(file.technology),
         types=types,
         kind=kind,
@@ -167,7 +173,8 @@ def _chiplet_type(where: str, t: _Type) -> dict:
 
 def _tiers(where: str, tiers: list[_Tier]) -> MemoryTiers:
     def column(field: str, dimension: str, zero: bool = False):
-        values = [quantity(getattr(t, field), dimension, f"{where}: memory[{i}].{field}", zero=zero) for i, t in enumerate(tiers)]
+        at = [f"{where}: memory[{i}].{field}" for i in range(len(tiers))]
+        values = [quantity(getattr(t, field), dimension, a, zero=zero) for t, a in zip(tiers, at, strict=True)]
         return np.asarray(values, np.float64)
 
     return MemoryTiers(

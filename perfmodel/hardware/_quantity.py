@@ -3,7 +3,10 @@
 import math
 import re
 
-_PREFIX = {"": 1.0, "f": 1e-15, "p": 1e-12, "n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
+_PREFIX = {
+    "": 1.0, "f": 1e-15, "p": 1e-12, "n": 1e-9, "u": 1e-6, "m": 1e-3,
+    "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15,
+}  # fmt: skip
 _BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
 _UNITS = {  # dimension -> units of scale 1, and what to print as allowed
     "bytes": ({"B": 1.0, "bit": 0.125}, "bytes, e.g. 10e6 or 10 MB"),
@@ -15,7 +18,8 @@ _UNITS = {  # dimension -> units of scale 1, and what to print as allowed
     "w": ({"W": 1.0}, "watts, e.g. 200 mW"),
     "usd": ({"USD": 1.0}, "US dollars, e.g. 4 USD"),
 }
-_NUMBER = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?\.?(?:nan|inf)\w*)\s*(\S*)\s*", re.IGNORECASE)
+# no nan, no inf: they are refused like any word
+_NUMBER = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(\S*)\s*")
 
 
 def quantity(value: float | int | str, dimension: str, where: str, *, zero: bool = False) -> float:
@@ -29,7 +33,7 @@ def quantity(value: float | int | str, dimension: str, where: str, *, zero: bool
         match = _NUMBER.fullmatch(value)
         scale = _scale(match.group(2), units) if match else None
         if match and scale is not None:
-            number = float(match.group(1).lstrip(".") if "n" in match.group(1).lower() else match.group(1)) * scale
+            number = float(match.group(1)) * scale
     else:
         number = float(value)
     if number is None or not math.isfinite(number) or number < 0 or (number == 0 and not zero):

@@ -24,7 +24,7 @@ class Metrics(eqx.Module):
     - `energy_j`: per inference (energy of a round / inferences in it, static power times period included).
     - `edp_js = energy_j * latency_s`.  `power_w`: energy of a round / period.
     - `area_mm2, cost_usd`: dies; dies + substrate + assembly + memory.
-    - `feasible`, `violations` (`VIOLATIONS`).  `period_s`: time of a round.
+    - `feasible`, `violations` (`VIOLATIONS`).  `period_s`: time of a round (resources contend).
     - `busy_s`: of each resource in a round.  `bottleneck`: index of the busiest.
     - `utilisation`: MACs of a round / what all arrays could do in a period.
     - `energy_parts_j`: energy of a round by part (`ENERGY_PARTS`).

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ..cost import CostTable, operator_cost, with_sub_batch
 from ..hardware import Chiplets
 from ..workload import Operators, Workload
-from ._schedule import Schedule
+from ._schedule import Schedule, execution_order
 
 
 class Costs(NamedTuple):
@@ -96,21 +96,6 @@ def row_costs(row: Rows, chiplets: tuple[Chiplets, ...], smooth: bool) -> Costs:
 
 def _costs(table: CostTable, dtype) -> Costs:
     return Costs(*(jnp.asarray(getattr(table, name), dtype) for name in Costs._fields))
-
-
-def execution_order(workload: Workload, schedule: Schedule):
-    """Rows in the order they are walked: model by model, window by window, then as the schedule says; None: as they stand.
-
-    Models do not wait for each other in the walk (latency is measured in an otherwise empty package, and the steady state
-    only adds up), so their relative order says nothing."""
-    if schedule.order is None and schedule.window is None:
-        return None
-    n = workload.n_operators
-    order = jnp.arange(n) if schedule.order is None else jnp.asarray(schedule.order)
-    group = jnp.asarray(workload.model)[order] * schedule.n_windows
-    if schedule.window is not None:
-        group = group + jnp.asarray(schedule.window)[order]
-    return order[jnp.argsort(group, stable=True)]
 
 
 class _Walk(NamedTuple):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -52,20 +53,40 @@ class Schedule(eqx.Module):
             value = getattr(self, name)
             if value is not None and value.shape != (n,):
                 raise ValueError(f"schedule.{name} has shape {value.shape}; needed: ({n},)")
-        if isinstance(self.assignment, np.ndarray) and not self.is_relaxed:
-            _in_range("assignment", self.assignment, n_chiplets)
-        if isinstance(self.window, np.ndarray):
-            _in_range("window", self.window, self.n_windows)
-        if isinstance(self.order, np.ndarray) and not np.array_equal(np.sort(self.order), np.arange(n)):
+        if _is_concrete(self.assignment) and not self.is_relaxed:
+            _in_range("assignment", np.asarray(self.assignment), n_chiplets)
+        if _is_concrete(self.window):
+            _in_range("window", np.asarray(self.window), self.n_windows)
+        if _is_concrete(self.order) and not np.array_equal(np.sort(np.asarray(self.order)), np.arange(n)):
             raise ValueError("schedule.order is not a permutation of the operators")
 
     def segments(self, workload: Workload) -> list[tuple[int, int, int]]:
-        """Hard schedules: (first position, past the last, chiplet) of every segment, in order (host only)."""
-        order = np.arange(workload.n_operators) if self.order is None else np.asarray(self.order)
+        """Hard schedules: (first position, past the last, chiplet) of every segment, in execution order (host only)."""
+        walked = execution_order(workload, self)
+        order = np.arange(workload.n_operators) if walked is None else np.asarray(walked)
         where, model = np.asarray(self.assignment)[order], np.asarray(workload.model)[order]
         cut = np.flatnonzero((where[1:] != where[:-1]) | (model[1:] != model[:-1])) + 1
         bounds: Sequence[int] = [0, *cut.tolist(), len(where)]
         return [(a, b, int(where[a])) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+
+
+def execution_order(workload: Workload, schedule: Schedule):
+    """Rows in the order they are walked: by model, then by window, then as the schedule says; None: as they stand.
+
+    Models do not wait for each other in the walk (latency is measured in an otherwise empty package, and the steady
+    state only adds up), so their relative order says nothing."""
+    if schedule.order is None and schedule.window is None:
+        return None
+    n = workload.n_operators
+    order = jnp.arange(n) if schedule.order is None else jnp.asarray(schedule.order)
+    group = jnp.asarray(workload.model)[order] * schedule.n_windows
+    if schedule.window is not None:
+        group = group + jnp.asarray(schedule.window)[order]
+    return order[jnp.argsort(group, stable=True)]
+
+
+def _is_concrete(values) -> bool:
+    return values is not None and not isinstance(values, jax.core.Tracer)
 
 
 def _in_range(name: str, values: np.ndarray, limit: int) -> None:

@@ -6,7 +6,8 @@
       - {name: conv, kind: conv, k: 64, c: 3, p: 112, q: 112, r: 7, s: 7, stride: 2}
       - {name: relu, kind: relu, k: 64, p: 112, q: 112, inputs: [conv]}
 
-An operator without `inputs` reads its activations from memory. Operators may stand in any order.
+An operator without `inputs` reads its activations from memory; a vector operator with `inputs` reads all of each.
+Operators may stand in any order.
 """
 
 import msgspec
@@ -14,7 +15,7 @@ import msgspec
 from .._files import decode_file
 from .._names import unknown_name
 from ._graph import GraphBuilder, Workload
-from ._operators import KINDS, operator_row
+from ._operators import KINDS, MATRIX_KINDS, operator_row
 
 
 class _Row(msgspec.Struct, forbid_unknown_fields=True):
@@ -32,6 +33,9 @@ class _Row(msgspec.Struct, forbid_unknown_fields=True):
     bits: int = 8
     parameters: int | None = None
     inputs: list[str] = []
+
+
+_SIZES = ("groups", "batch", "k", "c", "p", "q", "r", "s", "stride", "bits", "parameters")
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -61,13 +65,15 @@ def load_workload_file(path: str) -> Workload:
     graph, index = GraphBuilder(file.name, file.batch), {}
     for name in _in_order(path, rows):
         row = rows[name]
-        sizes = {f: getattr(row, f) for f in ("groups", "batch", "k", "c", "p", "q", "r", "s", "stride", "bits", "parameters")}
+        sizes, sources = {f: getattr(row, f) for f in _SIZES}, [index[i] for i in row.inputs]
+        if sources and row.kind not in MATRIX_KINDS:
+            sizes["in_elements"] = sum(graph.rows[i]["out_elements"] for i in sources)
         try:
             made = operator_row(row.kind, **sizes)
         except ValueError as error:
             raise ValueError(f"{path}: operator {name!r}: {error}") from None
-        outside = 0.0 if row.inputs else made["in_elements"] * row.bits / 8
-        index[name] = graph.add(name, made, [index[i] for i in row.inputs], outside)
+        outside = 0.0 if sources else made["in_elements"] * row.bits / 8
+        index[name] = graph.add(name, made, sources, outside)
     return graph.build()
 
 

@@ -1,10 +1,11 @@
 """A workload: operators, the edges between them, and the models they belong to.
 
 Rows stand in execution order, model after model. Everything an evaluator needs to walk the graph in that order
-(predecessors, last uses, register slots) is derived here once, on the host, so that no graph question is asked in a trace.
+(predecessors, last uses, register slots) is derived here once, on the host: no graph question is asked in a trace.
 """
 
 from collections.abc import Sequence
+from itertools import chain, count
 
 import equinox as eqx
 import numpy as np
@@ -26,8 +27,8 @@ class Workload(eqx.Module):
     - `hold_bytes`: buffer bytes that the output occupies from its production to its last use; two tiles (one head each)
       where producer and only consumer walk the same groups one after the other, else the whole tensor.
     - `inputs, input_bytes, input_last`: of each row the rows it reads (-1: none), the bytes, and whether it is the last
-      reader.  `slot, input_slot`: register slot that holds a row's result, for walking the graph with `n_slots` registers.
-    - `first`: whether a row is the first of its model.  `live_bytes`: all that one pass of its model holds while it runs.
+      reader.  `slot, input_slot`: register slot that holds a row's result, to walk the graph with `n_slots` registers.
+    - `first`: whether a row is its model's first.  `live_bytes`: all that one pass of its model holds while it runs.
     - `names, model_names, mix, n_slots`: static.
     """
 
@@ -86,11 +87,20 @@ class GraphBuilder:
         self.rows: list[dict] = []
         self.edges: list[tuple[int, int, float]] = []
 
-    def add(self, name: str, row: dict, inputs: Sequence[int | tuple[int, float]] = (), outside_bytes: float = 0.0) -> int:
-        """Append an operator fed by earlier rows; an input is a row or (row, bytes). Returns the new row's index."""
+    def add(
+        self, name: str, row: dict, inputs: Sequence[int | tuple[int, float]] = (), outside_bytes: float = 0.0
+    ) -> int:
+        """Append an operator fed by earlier rows; an input is a row or (row, bytes). Returns the new row's index.
+
+        Raises ValueError for an input that is no earlier row.
+        """
         here = len(self.rows)
         for item in inputs:
             source, nbytes = item if isinstance(item, tuple) else (item, None)
+            if not 0 <= source < here:
+                raise ValueError(
+                    f"{self.model_name}: operator {name!r}: input is row {source}; allowed: one of the {here} before it"
+                )
             if nbytes is None:
                 nbytes = self.rows[source]["out_elements"] * row["in_bits"] / 8
             self.edges.append((source, here, float(nbytes)))
@@ -99,6 +109,9 @@ class GraphBuilder:
         return here
 
     def build(self) -> Workload:
+        """The workload. Raises ValueError where no operator was added."""
+        if not self.rows:
+            raise ValueError(f"{self.model_name}: has no operators; at least one is needed")
         outside = [row.pop("outside_in_bytes") for row in self.rows]
         return assemble(
             stack_operators(self.rows), self.edges, np.zeros(len(self.rows), np.int32), np.asarray(outside, np.float64),
@@ -120,23 +133,29 @@ def merge(workloads: Sequence[Workload], mix: str = "equal-work") -> Workload:
         raise ValueError("merge needs at least one workload; got none")
     names, models, edges, offset = [], [], [], 0
     members = [(w, m) for w in workloads for m in range(w.n_models)]
-    work = np.asarray([sum(x for x, of in zip(exact_macs(w.operators), w.model, strict=True) if of == m) for w, m in members])
+    model_names = _distinct([w.model_names[m] for w, m in members])
+    work = np.asarray([_macs(w, m) for w, m in members])
     rate = np.ones(len(members)) if mix == "equal-inferences" else max(work.max(), 1) / np.maximum(work, 1)
     for i, w in enumerate(workloads):
         seen = sum(other.n_models for other in workloads[:i])
         models.append(w.model + seen)
         edges += [(s + offset, t + offset, b) for s, t, b in zip(w.source, w.target, w.edge_bytes, strict=True)]
-        names += [f"{w.model_names[m]}/{n}" if w.n_models == 1 else n for n, m in zip(w.names, w.model, strict=True)]
+        for name, m in zip(w.names, w.model, strict=True):
+            own = name if w.n_models == 1 else name.removeprefix(f"{w.model_names[m]}/")  # a merge has prefixes already
+            names.append(f"{model_names[seen + m]}/{own}")
         offset += w.n_operators
     columns = {
         name: np.concatenate([getattr(w.operators, name) for w in workloads]) for name in Operators.__dataclass_fields__
     }
-    model_names = _distinct([w.model_names[m] for w, m in members])
     return assemble(
         Operators(**columns), edges, np.concatenate(models).astype(np.int32),
         np.concatenate([w.outside_in_bytes for w in workloads]), rate, np.concatenate([w.batch for w in workloads]),
         tuple(names), model_names, mix,
     )  # fmt: skip
+
+
+def _macs(w: Workload, m: int) -> int:
+    return sum(macs for macs, of in zip(exact_macs(w.operators), w.model, strict=True) if of == m)
 
 
 def assemble(operators, edges, model, outside_in, rate, batch, names, model_names, mix) -> Workload:
@@ -225,10 +244,9 @@ def _slots(readers, inputs, input_last) -> tuple[np.ndarray, int]:
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:
-    """The same model twice gets a number: gpt2, gpt2#2."""
-    seen: dict[str, int] = {}
-    out = []
+    """The same model twice gets the next free number: gpt2, gpt2#2."""
+    out: list[str] = []
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        out.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+        numbered = (f"{name}#{i}" for i in count(2))
+        out.append(next(free for free in chain([name], numbered) if free not in out))
     return tuple(out)

@@ -7,7 +7,7 @@ Row counts are exact integers on the host; they become floating point only insid
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 # The order is part of the file format of a stored workload: append, never reorder.
 KINDS = (
@@ -74,6 +74,11 @@ class Operators(eqx.Module):
         for name in ("groups", "batch", "k", "c", "p", "q", "r", "s"):
             size = size * getattr(self, name)
         return size
+
+    @property
+    def is_attention(self) -> Bool[Array, "L"]:
+        """Rows whose two operands are both activations, both counted in `in_elements`: no GEMM shares one with another."""
+        return self.kind == KINDS.index("attention_gemm")
 
 
 DIMS = ("groups", "batch", "k", "c", "p", "q", "r", "s")

@@ -4,8 +4,8 @@ Plain Python and NumPy. It shares with the model only the facts: the graph, the 
 bytes go is decided while it runs, from what every buffer really holds (all passes of all models in flight); how long
 they take comes from queues.
 
-- Chiplets run one operator at a time, to its end; of the operators that are ready the one of the oldest pass (in
-  order of admission), then program order.
+- Chiplets run one operator at a time, to its end; of the operators that are ready one of the model with the most passes
+  in a round (rate-monotonic), of its oldest pass (in order of admission), in program order.
 - Every memory, directed link, out-port and in-port is a first-come-first-served server of tiles. A transfer is cut
   into at most `tiles` tiles; the next tile asks for the first server when the one before leaves it, so transfers that
   meet share a server tile by tile. A tile passes from server to server as it streams (cut-through: it can finish at
@@ -299,6 +299,11 @@ class Machine:
             if p.wait[r] == 0:
                 self._enable(p, r)
 
+    def urgency(self, p):
+        """What a chiplet prefers, least first: rate-monotonic (Liu and Layland 1973), then the oldest pass. Oldest first alone
+        lets the few long passes of one model hold up all the short ones of another."""
+        return -self.quota[p.model], p.seq
+
     def _load_weights(self, p, row):
         if self.loads[row]:
             self._send(self.read_way[self.chip[row]], self.weight_bytes[row], _READ, p, row, -1, _R_WEIGHTS)
@@ -321,13 +326,13 @@ class Machine:
 
     def _enable(self, p, row):
         d = self.chip[row]
-        heappush(self.enabled[d], (p.seq, row, p))
+        heappush(self.enabled[d], (*self.urgency(p), row, p))
         self._fetch(d)
 
     def _fetch(self, d):
         """Fetch inputs of the oldest enabled operators as long as the chiplet has slots for them."""
         while self.slots[d] and self.enabled[d]:
-            _, row, p = heappop(self.enabled[d])
+            *_, row, p = heappop(self.enabled[d])
             self.slots[d] -= 1
             any_memory = self.outside_in[row] > 0
             for source, nbytes in self.feeds[row]:
@@ -375,14 +380,14 @@ class Machine:
         p.need[row] -= 1
         if p.need[row] == 0:
             d = self.chip[row]
-            heappush(self.ready[d], (p.seq, row, p))
+            heappush(self.ready[d], (*self.urgency(p), row, p))
             if not self.running[d]:
                 self._start(d)
 
     def _start(self, d):
         if not self.ready[d]:
             return
-        _, row, p = heappop(self.ready[d])
+        *_, row, p = heappop(self.ready[d])
         self.running[d] = True
         if self.readers[row]:
             p.held[row] = self.occupied[d] + self.hold_bytes[row] <= self.buffer[d]
@@ -478,8 +483,8 @@ def simulate_throughput(
     """Successive rounds of `rate[m]` passes of each model m (integers). `period_s`: time of the last `measure` rounds /
     `measure`.
 
-    `in_flight`: most passes in flight of each model (a number, or one for each). None: two rounds of them, and at
-    least twice (one a chiplet and one to spare). Little's law: n passes in flight feed the bottleneck as long as a
+    `in_flight`: most passes in flight of each model (a number, or one for each). None: three quarters of a
+    round of them, and at least four a chiplet. Little's law: n passes in flight feed the bottleneck as long as a
     pass takes no longer than n times what the bottleneck spends on one. One a chiplet would do if all stages took
     equally long; but a pass comes by every chiplet many times, behind operators of unlike length, and all the short
     passes of a model can stand behind one long operator of another. More in flight need more buffer, and what does
@@ -491,7 +496,7 @@ def simulate_throughput(
     rate = np.round(machine.rate).astype(int)
     if np.any(np.abs(rate - machine.rate) > 1e-9) or np.any(rate < 1):
         raise ValueError(f"rates are {machine.rate}; the simulation needs integers of at least 1")
-    limit = np.maximum(2 * (machine.d + 1), 2 * rate) if in_flight is None else in_flight
+    limit = np.maximum(4 * machine.d, np.ceil(0.75 * rate)) if in_flight is None else in_flight
     limit = [int(x) for x in np.broadcast_to(limit, machine.models)]
     rate = [int(r) for r in rate]
     warm = rounds - measure

@@ -10,10 +10,10 @@ def resnet(name: str, *, batch: int = 1, image: int = 224, classes: int = 1000, 
     """A ResNet as a complete graph: convolutions, explicit batch norms, residual edges, pools and the classifier."""
     graph = GraphBuilder(name, batch)
 
-    def conv(label, k, c, size, kernel, stride, source, outside=0.0):
+    def conv(label, k, c, read, size, kernel, stride, source, outside=0.0):
         row = operator_row(
             "conv", batch=batch, k=k, c=c, p=size, q=size, r=kernel, s=kernel, stride=stride, bits=bits,
-            in_elements=batch * c * (size * stride) ** 2,
+            in_elements=batch * c * read * read,
         )  # fmt: skip
         here = graph.add(label, row, source, outside)
         return vector(f"{label}.bn", "batch_norm", k, size, [here], parameters=2 * k)
@@ -22,7 +22,7 @@ def resnet(name: str, *, batch: int = 1, image: int = 224, classes: int = 1000, 
         return graph.add(label, operator_row(kind, batch=batch, k=k, p=size, q=size, bits=bits, **more), source)
 
     size = _halved(image)
-    here = conv("conv1", 64, 3, size, 7, 2, [], outside=batch * 3 * image * image * bits / 8)
+    here = conv("conv1", 64, 3, image, size, 7, 2, [], outside=batch * 3 * image * image * bits / 8)
     here = vector("relu1", "relu", 64, size, [here])
     pooled = _halved(size)
     here = vector("maxpool", "max_pool", 64, pooled, [here], r=3, s=3, stride=2, in_elements=batch * 64 * size * size)
@@ -33,17 +33,19 @@ def resnet(name: str, *, batch: int = 1, image: int = 224, classes: int = 1000, 
             label, entry = f"layer{stage + 1}.{block}", here
             stride = 2 if stage and not block else 1
             out = _halved(size) if stride == 2 else size
-            here = conv(f"{label}.conv1", width, channels, size, 1, 1, [entry])
+            here = conv(f"{label}.conv1", width, channels, size, size, 1, 1, [entry])
             here = vector(f"{label}.relu1", "relu", width, size, [here])
-            here = conv(f"{label}.conv2", width, width, out, 3, stride, [here])
+            here = conv(f"{label}.conv2", width, width, size, out, 3, stride, [here])
             here = vector(f"{label}.relu2", "relu", width, out, [here])
-            here = conv(f"{label}.conv3", 4 * width, width, out, 1, 1, [here])
+            here = conv(f"{label}.conv3", 4 * width, width, out, out, 1, 1, [here])
             if not block:
-                entry = conv(f"{label}.downsample", 4 * width, channels, out, 1, stride, [entry])
-            here = vector(f"{label}.add", "add", 4 * width, out, [here, entry], in_elements=8 * batch * width * out * out)
+                entry = conv(f"{label}.downsample", 4 * width, channels, size, out, 1, stride, [entry])
+            both = 2 * batch * 4 * width * out * out
+            here = vector(f"{label}.add", "add", 4 * width, out, [here, entry], in_elements=both)
             here = vector(f"{label}.relu3", "relu", 4 * width, out, [here])
             size, channels = out, 4 * width
-    here = vector("avgpool", "avg_pool", channels, 1, [here], r=size, s=size, in_elements=batch * channels * size * size)
+    made = batch * channels * size * size
+    here = vector("avgpool", "avg_pool", channels, 1, [here], r=size, s=size, in_elements=made)
     parameters = channels * classes + classes
     row = operator_row("gemm", k=classes, c=channels, p=batch, bits=bits, parameters=parameters)
     graph.add("fc", row, [here])
