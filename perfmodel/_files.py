@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import msgspec
 import yaml
+from yaml.composer import ComposerError
 
 T = TypeVar("T")
 
@@ -20,7 +21,7 @@ class _Loader(yaml.SafeLoader):
         for key in [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]:
             if (key.tag, key.value) in seen:
                 said = f"key {key.value!r} stands twice; keys must be distinct"
-                raise yaml.composer.ComposerError(None, None, said, key.start_mark)
+                raise ComposerError(None, None, said, key.start_mark)
             seen.add((key.tag, key.value))
         return node
 
@@ -38,7 +39,7 @@ def decode_file(path: str | Path, kind: type[T]) -> T:
         plain = yaml.load(raw, Loader=_Loader)  # JSON is a subset of YAML
     except RecursionError:
         raise ValueError(f"{path}: not valid YAML: nested too deeply") from None
-    except (yaml.YAMLError, ValueError) as error:
+    except Exception as error:  # not YAMLErrors only: `!!bool maybe` is a KeyError
         where = getattr(error, "problem_mark", None)
         line = f" at line {where.line + 1}" if where is not None else ""
         problem = _one_line(getattr(error, "problem", None) or error)
@@ -58,20 +59,29 @@ def _explained(plain: object, kind: type, message: str) -> str:
     said, at, path = message.removesuffix("`").rpartition("at `$")
     if not at:
         return message
+    try:
+        where, value = _offender(plain, kind, message, path)
+    except (LookupError, TypeError, ValueError, StopIteration):  # a key of the user's that reads like a path
+        return message
+    got = f"; got {value!r}" if isinstance(value, str | int | float | bool) or value is None else ""
+    return f"{said}at {where}{got}"
+
+
+def _offender(plain, kind: type, message: str, path: str) -> tuple[str, object]:
+    """Where msgspec's path leads to, all keys spelled out, and what stands there."""
     value, steps, where = plain, [], "$"
     for part in re.findall(r"\[.*?\]|[^.\[]+", path):
         step = part
         if part == "[...]":  # the entry that is refused with the same words when it stands alone
-            alone = {key: _with_only(plain, steps, key) for key in value}  # type: ignore[attr-defined]
+            alone = {key: _with_only(plain, steps, key) for key in value}
             step = next(key for key in alone if _refusal(alone[key], kind) == message)
             plain = alone[step]
         elif part[0] == "[":
             step = int(part[1:-1])
         steps.append(step)
         where += f"[{step!r}]" if part[0] == "[" else f".{step}"
-        value = value[step]  # type: ignore[index]
-    got = f"; got {value!r}" if isinstance(value, str | int | float | bool) or value is None else ""
-    return f"{said}at {where}{got}"
+        value = value[step]
+    return where, value
 
 
 def _refusal(plain: object, kind: type) -> str | None:
@@ -79,6 +89,7 @@ def _refusal(plain: object, kind: type) -> str | None:
         msgspec.convert(plain, kind)
     except msgspec.ValidationError as error:
         return str(error)
+    return None
 
 
 def _with_only(tree, steps: list, key):

@@ -92,12 +92,18 @@ def explore(
     progress: Callable[[dict], None] | None = None,
     directory: str | None = None,
     resume: bool = False,
+    greedy: bool = True,
+    watch: Callable | None = None,
+    distinct_limit: int | None = None,
 ) -> Front:
     """Search schedules and chiplet mixes of `space` for the trade-offs between `objectives`.
 
     **Arguments:**
     - `objectives`: names of `OBJECTIVES`; `key`: an integer seed or a JAX key.
     - `settings`: sizes of the search.  `progress`: called with `{"phase", "done", "total", "evaluations", "best"}`.
+    - `greedy`: whether the stated greedy schedules join the first population.
+    - `watch`: called with (assignment, kinds) of every batch evaluated; its `seen`, if it has one, is a set of distinct
+      candidates, and `distinct_limit` ends the search when that many have been evaluated.
     - `directory`: where to keep a checkpoint every few seconds; `resume`: go on from it.
 
     Raises ValueError for unknown objectives, and for a checkpoint that belongs to another search. Infeasible candidates stay
@@ -105,7 +111,7 @@ def explore(
     """
     objectives, settings = check_objectives(objectives), settings or Settings()
     key = jax.random.key(key) if isinstance(key, int) else key
-    search = _Search(workload, space, objectives, settings, key, progress or (lambda _: None))
+    search = _Search(workload, space, objectives, settings, key, progress or (lambda _: None), greedy, watch, distinct_limit)
     if directory is not None and resume:
         search.restore(directory)
     search.run(directory)
@@ -115,7 +121,8 @@ def explore(
 class _Search:
     """One run; everything random is a function of `key` and the generation, so that a resumed run equals an unbroken one."""
 
-    def __init__(self, workload, space, objectives, settings, key, progress):
+    def __init__(self, workload, space, objectives, settings, key, progress, greedy, watch, distinct_limit):
+        self.greedy, self.watch, self.distinct_limit = greedy, watch, distinct_limit
         self.workload, self.space, self.objectives, self.settings = workload, space, objectives, settings
         self.key, self.progress = key, progress
         self.system = _with_only(space)
@@ -135,7 +142,7 @@ class _Search:
         if self.population is None:
             self.population = self._first_population()
         saved = time.perf_counter()
-        while self.generation < self.settings.generations and self._more_than_one():
+        while self.generation < self.settings.generations and self._more_than_one() and not self._seen_enough():
             key = jax.random.fold_in(self.key, 1000 + self.generation)
             children = offspring(key, self.population, self.n_chiplets, self.n_kinds)
             self.population = select(self.population, self._evaluated(*children))
@@ -146,20 +153,24 @@ class _Search:
                 self.save(directory)
                 saved = time.perf_counter()
 
+    def _seen_enough(self) -> bool:
+        # the next generation must still fit
+        return self.distinct_limit is not None and len(self.watch.seen) + self.settings.population > self.distinct_limit
+
     def _more_than_one(self) -> bool:
         return self.n_chiplets > 1 or self.n_kinds > 1
 
     def _first_population(self) -> Population:
         """Greedy, random and rounded relaxed candidates; the best of them are the first generation."""
         size = self.settings.population
-        k_random, k_logits, k_weights = jax.random.split(jax.random.fold_in(self.key, 0), 3)
+        _, k_logits, k_weights = _first_keys(self.key)
         n = self.workload.n_operators
-        assignment, kinds = random_population(k_random, size, n, self.n_chiplets, self.n_kinds)
+        assignment, kinds = first_random(self.key, size, self.workload, self.space)
         found = self._evaluated(assignment, kinds)
         if not self._more_than_one():
             return found
-        greedy = self._evaluated(*self._greedy())
-        found = select(found, _padded(greedy, size))
+        if self.greedy:
+            found = select(found, _padded(self._evaluated(*self._greedy()), size))
         if self.settings.starts and self.settings.relaxed_steps:
             starts = self.settings.starts
             logits = initial_logits(k_logits, starts, n, self.n_chiplets, self.n_kinds)
@@ -188,6 +199,8 @@ class _Search:
     def _evaluated(self, assignment, kinds) -> Population:
         metrics = self._metrics(assignment, kinds)
         self.exact += len(assignment)
+        if self.watch is not None:
+            self.watch(assignment, kinds)
         population = Population(assignment, kinds, costs(metrics, self.objectives))
         self.archive.add(population)
         return population
@@ -236,6 +249,16 @@ class _Search:
         self.archive.set_state(archive)
         self.generation, self.exact, self.relaxed = (counters[k] for k in ("generation", "exact", "relaxed"))
         self.seconds, self.history = counters["seconds"], [tuple(h) for h in counters["history"]]
+
+
+def first_random(key, size: int, workload: Workload, space: Space):
+    """The random candidates that a search with this key starts from: assignments `size x L`, kinds `size x D`."""
+    key = jax.random.key(key) if isinstance(key, int) else key
+    return random_population(_first_keys(key)[0], size, workload.n_operators, space.system.n_chiplets, space.n_kinds)
+
+
+def _first_keys(key):
+    return jax.random.split(jax.random.fold_in(key, 0), 3)
 
 
 class _Archive:

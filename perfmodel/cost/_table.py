@@ -14,11 +14,11 @@ from ._tiling import tiling
 class CostTable(eqx.Module):
     """Costs of one pass of `L` operators on `K` chiplets (or chiplet types).
 
-    - `compute_s`: array or lanes.  `transfer_s`: between buffer and array, overlapped with compute.  `fill_s`: fill, drain
-      and launch.  `exec_s` = the larger of the first two + the third.
+    - `compute_s`: array or lanes.  `transfer_s`: between buffer and array, overlapped with compute.
+      `fill_s`: fill, drain and launch.  `exec_s` = the larger of the first two + the third.
     - `onchip_j`: MACs, lanes, local stores and buffer.
-    - `weight_bytes`: weights of the pass.  `input_refetch, weight_refetch`: how often each is fetched when it comes from
-      memory (attention: `input_refetch` is the mean over both operands).  `working_bytes`: least buffer to run in.
+    - `weight_bytes`: weights of the pass.  `input_refetch, weight_refetch`: how often each is fetched when it comes
+      from memory (attention: `input_refetch` is the mean of both operands).  `working_bytes`: least buffer to run in.
     - `sub_batch`: inferences of a pass the table was made for.
     - `column`: column of each of the `D` chiplets (floats `D x K`: a mixture of columns); None: column d is chiplet d.
     """
@@ -39,7 +39,9 @@ class CostTable(eqx.Module):
         return jnp.maximum(self.compute_s, self.transfer_s) + self.fill_s
 
 
-def cost_table(workload: Workload, system: System, sub_batch=1, *, by_type: bool = False, smooth: bool = False) -> CostTable:
+def cost_table(
+    workload: Workload, system: System, sub_batch=1, *, by_type: bool = False, smooth: bool = False
+) -> CostTable:
     """Costs of every operator on every chiplet of `system` (`L x D`), or on every chiplet type (`by_type`, `L x K`).
 
     **Arguments:** `sub_batch`: inferences in a pass, traced; weights are fetched once for all of them.
@@ -80,7 +82,7 @@ def with_sub_batch(op: Operators, sub_batch) -> Operators:
 
 
 def operator_cost(op: Operators, chip: Chiplets, sub_batch=1, smooth: bool = False, column=None) -> CostTable:
-    """Elementwise: operator fields and chiplet fields broadcast against each other. Used for tables and inside sweeps."""
+    """Elementwise: fields of operators and chiplets broadcast against each other. Used for tables and inside sweeps."""
     inside, tiles = on_chip(op, chip, smooth), tiling(op, chip, smooth)
     energy = (
         op.macs * chip.mac_j

@@ -1,12 +1,12 @@
 """Which tile of an operator stays in the buffer, and how often the other operand must be fetched again.
 
-Three ways to block one group of an operator in a buffer of S bytes, all double-buffering what streams past:
-keep a block of input pixels (all of C) and stream the weights; keep a block of filters and stream the inputs; keep a
-square block of partial sums and stream both. Blocks are whole (smooth: any size of at least one). The mapper takes the way
-that moves the fewest bytes if every operand came from memory; ties go to the first. Partial sums never leave the buffer,
-so results are written once.
+Three ways to block one group of an operator in a buffer of S bytes, all double-buffering what streams past: keep a
+block of input pixels (all of C) and stream the weights; keep a block of filters and stream the inputs; keep a square
+block of partial sums and stream both. Blocks are whole (smooth: any size of at least one). The mapper takes the way
+that moves the fewest bytes if every operand came from memory; ties go to the first. Partial sums never leave the
+buffer, so results are written once.
 
-Attention has no weights: the second operand of each of its `groups * batch` GEMMs streams like weights, but is an input.
+Attention has no weights: the second operand of each of its `groups * batch` GEMMs streams like weights, but is input.
 """
 
 from typing import NamedTuple

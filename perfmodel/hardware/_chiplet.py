@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 # The code of a dataflow is its place here. os-flex: output-stationary with any two output dimensions unrolled.
@@ -43,7 +44,7 @@ class Chiplets(eqx.Module):
 
     def pick(self, index) -> "Chiplets":
         """Rows by index (any integer array, also traced): from types to the chiplets of a package."""
-        traced = isinstance(index, jax.core.Tracer)  # which NumPy fields do not take
+        traced = isinstance(index, Tracer)  # which NumPy fields do not take
         return jax.tree.map(lambda field: (jnp.asarray(field) if traced else field)[index], self)
 
 

@@ -114,9 +114,7 @@ def _reordered(workload: Workload, order) -> tuple[_Walk, int]:
     source = jnp.maximum(inputs, 0)
     latest = jax.ops.segment_max(position[workload.target], workload.source, num_segments=n)
     # a tensor that one row reads twice is released by its first read there
-    again = jnp.stack(
-        [jnp.any(inputs[:, :i] == inputs[:, i : i + 1], axis=1) for i in range(inputs.shape[1])], axis=1
-    )
+    again = jnp.stack([jnp.any(inputs[:, :i] == inputs[:, i : i + 1], axis=1) for i in range(inputs.shape[1])], axis=1)
     last = (inputs >= 0) & (latest[source] == position[:, None]) & ~again
     model = jnp.asarray(workload.model)
     earliest = jax.ops.segment_min(position, model, num_segments=workload.n_models)

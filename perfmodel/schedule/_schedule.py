@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from ..workload import Workload
@@ -86,7 +86,7 @@ def execution_order(workload: Workload, schedule: Schedule):
 
 
 def _is_concrete(values) -> bool:
-    return values is not None and not isinstance(values, jax.core.Tracer)
+    return values is not None and not isinstance(values, Tracer)
 
 
 def _in_range(name: str, values: np.ndarray, limit: int) -> None:

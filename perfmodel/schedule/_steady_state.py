@@ -48,12 +48,12 @@ def busy_seconds(total: Totals, system: System) -> Float[Array, "R"]:
 # With finite buffers and few passes in flight, resources that are all nearly saturated cannot all be kept busy: passes queue
 # behind one another. Judged against the event-driven simulation (benchmarks/oracle_accuracy.py), one exponent serves both
 # package-bound and memory-bound schedules; infinity would be the largest busy time itself.
-CONTENTION_EXPONENT = 8.0
+CONTENTION_EXPONENT = 16.0
 
 
 def contended_s(busy_s: Float[Array, "R"]) -> Float[Array, ""]:
     """Time in which resources with these busy times do a round: their `CONTENTION_EXPONENT`-norm. One saturated resource
-    alone takes its busy time, four alike 19 % more."""
+    alone takes its busy time, four alike 9 % more."""
     return relative_max(busy_s, 1.0 / CONTENTION_EXPONENT, smooth=True)
 
 

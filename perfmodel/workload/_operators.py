@@ -77,7 +77,7 @@ class Operators(eqx.Module):
 
     @property
     def is_attention(self) -> Bool[Array, "L"]:
-        """Rows whose two operands are both activations, both counted in `in_elements`: no GEMM shares one with another."""
+        """Rows whose two operands are both activations, both in `in_elements`; no GEMM shares one with another."""
         return self.kind == KINDS.index("attention_gemm")
 
 

@@ -204,14 +204,14 @@ def test_ceilings(a, b):
     assert abs(smooth - exact) <= (1 - 1 / b) / 2 + 1e-6 * smooth
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: XLA turns x / constant into x * (1 / constant), which may land just above a whole number"
-)
 def test_ceilings_by_a_constant_in_jit_are_exact():
     a = np.arange(1, 4097)
     for b in (3, 7, 12, 13, 14, 24, 28, 49, 56, 96):
         got = jax.jit(lambda x, b=b: ceil_divide(x, jnp.float32(b)))(a.astype(np.float32))
         np.testing.assert_array_equal(got, -(-a // b))
+        large = np.random.default_rng(b).integers(1, 2**23, 10_000)
+        got = jax.jit(lambda x, b=b: ceil_divide(x, jnp.float32(b)))(large.astype(np.float32))
+        np.testing.assert_array_equal(got, -(-large // b))
 
 
 def test_smooth_ceiling_has_the_slope_of_the_ratio(x64):

@@ -2,7 +2,6 @@
 
 import csv
 import math
-import os
 from pathlib import Path
 
 import equinox as eqx
@@ -18,8 +17,7 @@ from perfmodel.cost import chiplet_area_mm2, die_usd, system_area_mm2, system_us
 from perfmodel.hardware import technology
 
 WAFER, DEFECTS = {"12nm": 5992, "7nm": 9346}, {"12nm": 0.08, "7nm": 0.09}
-# Printed by the tool itself; kept outside of the repository (PERFMODEL_DATA), because the tool has no licence.
-GEMINI = Path(os.environ.get("PERFMODEL_DATA", Path(__file__).parents[1] / "data")) / "gemini_cost.csv"
+GEMINI = Path(__file__).parents[1] / "data" / "gemini_cost.csv"  # printed by the tool itself: data/README.md
 
 
 def price_of_die(area, node):
@@ -85,7 +83,6 @@ def test_price_of_a_package(areas, node, tmp_path):
     assert float(system_usd(system)) == pytest.approx(sum(price_of_package(areas, node)) + 15.75, rel=1e-5)
 
 
-@pytest.mark.skipif(not GEMINI.exists(), reason="gemini_cost.csv is not here (PERFMODEL_DATA)")
 def test_prices_printed_by_gemini(tmp_path):
     rows = [row for row in csv.DictReader(GEMINI.read_text().splitlines()) if row["package"] == "OS"]
     seen = {}

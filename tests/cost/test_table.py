@@ -161,9 +161,6 @@ def test_vmap_is_a_loop(tiny, mcm, batch):
         assert_same(jax.tree.map(lambda x, i=i: x[i], many), alone)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: ceil_divide by a constant, see test_dataflow.test_ceilings_by_a_constant_in_jit_are_exact"
-)
 def test_a_system_closed_over_by_jit_costs_the_same(mcm):
     rows = [operator_row("gemm", k=k, c=k, p=8) for k in (21, 42, 49, 77, 84)]
     graph = pm.workload.GraphBuilder("sevens")

@@ -118,7 +118,7 @@ def evaluate_numpy(workload, system, assignment, costs, sub_batch=1.0, dtype=np.
         axis=1,
     )
     largest = resources.max(axis=1)
-    period = largest * ((resources / largest[:, None]) ** 8).sum(axis=1) ** (1 / 8)
+    period = largest * ((resources / largest[:, None]) ** 16).sum(axis=1) ** (1 / 16)
     moved = traffic.sum(axis=2) + traffic.sum(axis=1) + read + written
     hop_bytes = (traffic * np.asarray(package.hops)).sum(axis=(1, 2)) + ((read + written) * np.asarray(package.memory_hops)).sum(axis=1)
     static_w = np.asarray(system.chiplets.static_w).sum(axis=-1) + float(memory.static_w[0])

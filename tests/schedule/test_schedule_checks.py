@@ -59,12 +59,13 @@ def test_check_works_in_a_trace(tiny, mcm):
         checked(jnp.zeros(8, jnp.int8))
 
 
-@pytest.mark.xfail(
-    strict=True, raises=pytest.fail.Exception, reason="bug: only NumPy arrays are checked, jax.Array is as concrete"
-)
 def test_concrete_jax_arrays_are_checked_too(tiny, mcm):
     with pytest.raises(ValueError, match="schedule.assignment contains 7"):
         Schedule(jnp.full(L, 7)).check(tiny, mcm.n_chiplets)
+    with pytest.raises(ValueError, match="schedule.window contains 2"):
+        Schedule(zeros(), window=jnp.full(L, 2), n_windows=2).check(tiny, mcm.n_chiplets)
+    with pytest.raises(ValueError, match="schedule.order is not a permutation"):
+        Schedule(zeros(), order=jnp.zeros(L, int)).check(tiny, mcm.n_chiplets)
 
 
 @pytest.mark.parametrize("chiplet", range(4))
@@ -82,13 +83,16 @@ def test_segments_by_hand(tiny):
     assert Schedule(assignment, order=order).segments(tiny) == [(0, 3, 0), (3, 6, 1), (6, 9, 2)]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: segments() cuts where models interleave; docs/model.md and the walk go model by model"
-)
 def test_segments_of_interleaved_models_are_each_models_own(tiny):
     two = pm.merge([tiny, tiny])
     order = np.arange(2 * L).reshape(2, L).T.ravel()  # 0, 9, 1, 10, ...
     assert len(Schedule(np.zeros(2 * L, np.int32), order=order).segments(two)) == 2
+
+
+def test_segments_go_window_by_window(tiny):
+    assignment, window = np.asarray([0, 1, 0, 1, 0, 1, 0, 1, 0]), np.asarray([0, 1, 0, 1, 0, 1, 0, 1, 0])
+    schedule = Schedule(assignment, window=window, n_windows=2)
+    assert schedule.segments(tiny) == [(0, 5, 0), (5, 9, 1)]
 
 
 @given(st.lists(st.integers(0, 3), min_size=L, max_size=L))

@@ -34,6 +34,24 @@ def test_a_file_in_any_order(tmp_path):
     np.testing.assert_array_equal(w.edge_bytes, 64.0 * 112 * 112)
 
 
+def test_keys_that_are_merged_in_may_be_overridden(tmp_path):
+    text = """
+    name: x
+    operators:
+      - &first {name: a, kind: gemm, k: 8, c: 4}
+      - &second {<<: *first, name: b, k: 16}
+      - {<<: *second, name: c, p: 2}
+    """
+    w = pm.models.load(write(tmp_path, text))
+    assert w.names == ("a", "b", "c") and w.operators.k.tolist() == [8, 16, 16] and w.macs == 32 + 64 + 128
+
+
+def test_a_key_twice_in_json(tmp_path):
+    path = write(tmp_path, '{"name": "x",\n "operators": [],\n "name": "y"}', "model.json")
+    with pytest.raises(ValueError, match="model.json: not valid YAML at line 3: key 'name' stands twice"):
+        pm.models.load(path)
+
+
 def test_json_is_the_same(tmp_path):
     rows = [
         {"name": "a", "kind": "gemm", "k": 8, "c": 4, "bits": 16},
@@ -48,15 +66,17 @@ def test_parameters_may_be_stated(tmp_path):
     assert pm.models.load(write(tmp_path, text)).parameters == 40
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: a vector row of a file is taken to read one operand of the size of its result"
-)
 def test_vector_operators_read_all_that_their_inputs_bring(tmp_path):
     pool = "  - {name: pool, kind: max_pool, k: 64, p: 56, q: 56, r: 3, s: 3, stride: 2, inputs: [sum]}\n"
     w = pm.models.load(write(tmp_path, GOOD + pool))
     reads = dict(zip(w.names, (w.operators.in_elements * w.operators.in_bits / 8).tolist(), strict=True))
     assert reads["sum"] == 2 * 64 * 112 * 112 and reads["pool"] == 64 * 112 * 112
     np.testing.assert_array_equal([reads[n] for n in w.names[1:]], w.input_bytes.sum(axis=1)[1:])
+
+
+def test_matrix_operators_read_what_their_loops_say(tmp_path):
+    rows = ["name: a, kind: relu, k: 64, p: 10", "name: b, kind: gemm, k: 8, c: 64, p: 5, inputs: [a]"]
+    assert pm.models.load(write(tmp_path, operators(*rows))).operators.in_elements.tolist() == [640, 320]
 
 
 def operators(*rows):
@@ -85,6 +105,13 @@ BAD = {
     "not a mapping": ("- a\n- b\n", ["object", "array"]),
     "empty": ("", ["object", "null"]),
     "not YAML": ("name: [x\noperators: }", ["not valid YAML at line 2"]),
+    "key twice": ("name: x\noperators:\n  - {name: a, kind: relu,\n     k: 1, k: 2}",
+                  ["not valid YAML at line 4", "key 'k' stands twice; keys must be distinct"]),
+    "key twice at the top": ("name: x\noperators: []\nname: y", ["at line 3", "key 'name' stands twice"]),
+    "line break in a key": ('"two\\nlines": 1', ["unknown field two lines"]),
+    "key like a path": ("'x at `$.y': 1", ["unknown field x at $.y"]),
+    "bad tag": ("name: !!bool maybe", ["not valid YAML: 'maybe'"]),
+    "too deep": ("name: " + "[" * 5000, ["not valid YAML: nested too deeply"]),
 }  # fmt: skip
 
 

@@ -127,6 +127,7 @@ def test_merge_keeps_everything(gpt2, resnet50):
 def test_merge_of_merges_is_a_merge_of_all(tiny, gpt2):
     flat, nested = pm.merge([tiny, gpt2, tiny]), pm.merge([pm.merge([tiny, gpt2]), tiny])
     assert flat.model_names == nested.model_names == ("tiny", "gpt2", "tiny#2")
+    assert flat.names == nested.names
     np.testing.assert_array_equal(flat.rate, nested.rate)
     np.testing.assert_array_equal(flat.model, nested.model)
 
@@ -156,29 +157,34 @@ def test_bad_input(call, said):
 def test_an_edge_against_the_order_is_refused():
     graph = GraphBuilder("g")
     graph.add("a", operator_row("relu", k=1), [])
-    graph.add("b", operator_row("relu", k=1), [(1, 1.0)])  # reads itself
+    graph.add("b", operator_row("relu", k=1))
+    graph.edges.append((1, 1, 1.0))  # reads itself
     with pytest.raises(ValueError, match="b -> b runs against the order"):
         graph.build()
 
 
-@pytest.mark.xfail(
-    strict=True, raises=(IndexError, pytest.fail.Exception), reason="bug: rows named as inputs are not checked"
-)
-@pytest.mark.parametrize("source", [5, -1, (5, 1.0), (-1, 1.0)])
+@pytest.mark.parametrize("source", [5, 2, -1, (5, 1.0), (2, 1.0), (-1, 1.0)])
 def test_an_input_that_is_no_earlier_row_is_refused(source):
     graph = GraphBuilder("g")
     for name in "ab":
         graph.add(name, operator_row("relu", k=1))
-    with pytest.raises(ValueError):
+    row = source[0] if isinstance(source, tuple) else source
+    with pytest.raises(ValueError, match=f"g: operator 'c': input is row {row}; allowed: one of the 2 before it"):
         graph.add("c", operator_row("relu", k=1), [source])
-        graph.build()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: merge() numbers model_names (gpt2#2), but prefixes rows with the bare name"
-)
+def test_a_graph_without_operators_is_refused():
+    with pytest.raises(ValueError, match="empty-one: has no operators; at least one is needed"):
+        GraphBuilder("empty-one").build()
+
+
 def test_names_of_rows_stay_distinct_when_a_model_is_merged_with_itself(tiny):
-    assert len(set(pm.merge([tiny, tiny]).names)) == 2 * tiny.n_operators
+    twice = pm.merge([tiny, tiny])
+    assert twice.names == tuple(f"{model}/{n}" for model in ("tiny", "tiny#2") for n in tiny.names)
+    for nested in ([twice, tiny], [tiny, twice], [twice, twice]):  # numbers given by an inner merge are taken
+        merged = pm.merge(nested)
+        assert len(set(merged.model_names)) == merged.n_models
+        assert merged.names == tuple(f"{model}/{n}" for model in merged.model_names for n in tiny.names)
 
 
 def test_counts_beyond_float32_stay_exact():

@@ -123,9 +123,6 @@ def test_bytes_on_edges_are_bytes_of_operators(name, bits):
     assert w.weight_bytes == w.parameters * bits / 8
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: a stride-2 convolution is taken to read (2 * out)^2 pixels, one row and column too many"
-)
 def test_bytes_on_edges_of_pictures_of_odd_size():
     w = pm.models.load("resnet50", image=230)  # layer2 makes 29 x 29
     reads = w.operators.in_elements * w.operators.in_bits / 8
