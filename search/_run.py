@@ -77,6 +77,8 @@ def run(request: Request, directory: str | Path, *, progress=None, resume: bool 
     workload, space, objectives, baseline_system = request.load()
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / _RUN, json.dumps(asdict(request), indent=1))
+    if progress is not None:
+        progress(dict(phase="compiling", done=0, total=1, evaluations=0, seconds=0.0, best={}))
     front = explore(
         workload, space, objectives, request.seed, settings=request.settings, progress=progress, directory=str(folder),
         resume=resume,

@@ -16,21 +16,24 @@ def output(answer: dict, as_json: bool, text) -> None:
 class Progress:
     """A live bar on stderr: phase, evaluations per second, best so far."""
 
-    def __enter__(self):
-        from tqdm import tqdm
+    bar = None
 
-        self.bar = tqdm(total=None, unit="eval", unit_scale=True, file=sys.stderr, dynamic_ncols=True, mininterval=0.2)
-        self.bar.set_description("compiling")
+    def __enter__(self):
         return self
 
     def __call__(self, told: dict) -> None:
+        if self.bar is None:  # only now: bad input is refused without a bar
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=None, unit="eval", unit_scale=True, file=sys.stderr, dynamic_ncols=True, mininterval=0.2)
         self.bar.set_description(f"{told['phase']} {told['done']}/{told['total']}")
         best = " ".join(f"{name} {value}" for name, value in told["best"].items())
         self.bar.set_postfix_str(f"best {best}", refresh=False)
         self.bar.update(told["evaluations"] - self.bar.n)
 
     def __exit__(self, *_):
-        self.bar.close()
+        if self.bar is not None:
+            self.bar.close()
 
 
 def default_directory(request) -> str:
