@@ -34,11 +34,14 @@ def arguments(about: str, **flags) -> argparse.Namespace:
 def report(name: str, args, result: dict, lines: list[str]) -> None:
     """Print the table or the JSON, and keep the JSON with its command, versions and device."""
     import jax
+    import jaxlib
 
     document = {
         **result,
-        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *[a for a in sys.argv[1:] if a != "--json"]]),
-        "versions": {"python": platform.python_version(), "jax": jax.__version__, "jaxlib": jax.lib.__version__},
+        "command": " ".join(
+            ["python", f"benchmarks/{Path(sys.argv[0]).name}", *[a for a in sys.argv[1:] if a != "--json"]]
+        ),
+        "versions": {"python": platform.python_version(), "jax": jax.__version__, "jaxlib": jaxlib.__version__},
         "device": jax.devices()[0].device_kind,
         "processor": _processor(),
         "load": round(os.getloadavg()[0], 2),

@@ -11,7 +11,11 @@ import sys
 import time
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "tests"), str(Path(__file__).parent.parent)]
+sys.path[:0] = [
+    str(Path(__file__).parent),
+    str(Path(__file__).parent.parent / "tests"),
+    str(Path(__file__).parent.parent),
+]
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,6 +35,7 @@ def chain():
         import types
 
         if "jaxtyping" not in sys.modules:  # annotations only
+
             class Any:
                 def __class_getitem__(cls, item):
                     return cls
@@ -116,11 +121,15 @@ def full_rows(batches, chunk):
             def call(a=a, part=part, batch=batch, kernel=kernel):
                 out = None
                 for _ in range(max(batch // part, 1)):
-                    out = pm.evaluate_many(workload, system, pm.Schedule(a), table=table, kernel=kernel, chunk=part).period_s
+                    out = pm.evaluate_many(
+                        workload, system, pm.Schedule(a), table=table, kernel=kernel, chunk=part
+                    ).period_s
                 return out
 
             per_s, first = rate(call, max(batch // part, 1) * part, 3)
-            rows.append(dict(part="full", kernel=kernel, batch=batch, per_s=per_s, first_call_s=first, max_rel_error=error))
+            rows.append(
+                dict(part="full", kernel=kernel, batch=batch, per_s=per_s, first_call_s=first, max_rel_error=error)
+            )
     return rows, ""
 
 
@@ -128,7 +137,12 @@ def main():
     args = arguments(__doc__.splitlines()[0], largest=(100_000_000, "largest batch of the chain"), chunk=(1 << 22, "schedules a call"),
                      full_largest=(1_000_000, "largest batch of the full evaluator"))  # fmt: skip
     version = tuple(int(x) for x in jax.__version__.split(".")[:2])
-    if not (jax.__version__ == "0.9.0.1" or version == (0, 9) and jax.__version__ not in ("0.9.1", "0.9.2") or version >= (0, 11)):
+    if not (
+        jax.__version__ == "0.9.0.1"
+        or version == (0, 9)
+        and jax.__version__ not in ("0.9.1", "0.9.2")
+        or version >= (0, 11)
+    ):
         raise SystemExit(f"jax {jax.__version__} computes wrong numbers; needed: 0.9.0.1 or at least 0.11")
     ChainHardware, ChainOperators, chain_many, chain_table = chain()
     rng = np.random.default_rng(0)
@@ -142,7 +156,11 @@ def main():
         worst = 0.0
         for odd in (4001, 32769, 40001):
             a = rng.integers(0, CHIPLETS, (OPERATORS, odd)).astype(np.int8)
-            for got, want in zip(chain_many(jnp.asarray(a), table, kernel=kernel), chain_numpy(a.T.astype(int), np.asarray(table, float)), strict=True):
+            for got, want in zip(
+                chain_many(jnp.asarray(a), table, kernel=kernel),
+                chain_numpy(a.T.astype(int), np.asarray(table, float)),
+                strict=True,
+            ):
                 worst = max(worst, float(np.max(np.abs(np.asarray(got, float) / want - 1))))
         errors[kernel] = worst
     batch = 10_000
@@ -151,8 +169,19 @@ def main():
         a = jax.random.randint(jax.random.key(batch), (OPERATORS, part), 0, CHIPLETS, jnp.int8)
         times = max(batch // part, 1)
         for kernel in ("scan", "fused", "gather"):
-            per_s, first = rate(lambda a=a, k=kernel, t=times: [chain_many(a, table, kernel=k) for _ in range(t)], times * part)
-            rows.append(dict(part="chain", kernel=kernel, batch=batch, per_s=per_s, first_call_s=first, max_rel_error=errors[kernel]))
+            per_s, first = rate(
+                lambda a=a, k=kernel, t=times: [chain_many(a, table, kernel=k) for _ in range(t)], times * part
+            )
+            rows.append(
+                dict(
+                    part="chain",
+                    kernel=kernel,
+                    batch=batch,
+                    per_s=per_s,
+                    first_call_s=first,
+                    max_rel_error=errors[kernel],
+                )
+            )
         batch *= 10
     full_batches = [b for b in (10_000, 100_000, 1_000_000, 10_000_000) if b <= args.full_largest]
     full, note = full_rows(full_batches, args.chunk)
@@ -160,14 +189,21 @@ def main():
     limits = dict(bytes_per_s=bandwidth(), operations_per_s=arithmetic())
     limits["schedules_per_s_by_bandwidth"] = limits["bytes_per_s"] / BYTES_PER_SCHEDULE
     limits["schedules_per_s_by_arithmetic"] = limits["operations_per_s"] / OPERATIONS_PER_SCHEDULE
-    best = {part: max((r for r in rows if r["part"] == part), key=lambda r: r["per_s"], default=None) for part in ("chain", "full")}
+    best = {
+        part: max((r for r in rows if r["part"] == part), key=lambda r: r["per_s"], default=None)
+        for part in ("chain", "full")
+    }
     lines = [f"{'part':8}{'kernel':10}{'batch':>12}{'schedules/s':>16}{'first call s':>14}{'error':>10}"]
-    lines += [f"{r['part']:8}{r['kernel']:10}{r['batch']:12,}{r['per_s']:16,.0f}{r['first_call_s']:14.2f}{r['max_rel_error']:10.1e}" for r in rows]
+    lines += [
+        f"{r['part']:8}{r['kernel']:10}{r['batch']:12,}{r['per_s']:16,.0f}{r['first_call_s']:14.2f}{r['max_rel_error']:10.1e}"
+        for r in rows
+    ]
     lines.append(f"limits of the chain on this device: {limits['schedules_per_s_by_bandwidth']:.3g}/s by bandwidth, "
                  f"{limits['schedules_per_s_by_arithmetic']:.3g}/s by arithmetic")  # fmt: skip
     lines += [f"fastest {part}: {r['kernel']}" for part, r in best.items() if r] + ([note] if note else [])
     report("gpu" if jax.default_backend() != "cpu" else "gpu_script_on_cpu", args,
-           {"backend": jax.default_backend(), "rows": rows, "limits": limits, "fastest": {p: r["kernel"] for p, r in best.items() if r}, "note": note}, lines)  # fmt: skip
+           {"backend": jax.default_backend(), "rows": rows, "limits": limits, "note": note,
+            "fastest": {p: r["kernel"] for p, r in best.items() if r}}, lines)  # fmt: skip
 
 
 if __name__ == "__main__":

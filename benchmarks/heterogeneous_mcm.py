@@ -32,17 +32,23 @@ def main():
     settings = search.Settings(starts=args.starts, relaxed_steps=40, population=256, generations=args.generations)
     package = pm.systems.load("mcm-2x2")
     rows = []
-    lines = [f"{'baseline':10}{'seq':>5}  {'rates':18}{'mix':16}{'throughput x':>13}{'energy x':>10}{'EDP x':>8}{'bound x':>9}{'paper':>12}"]
+    lines = [
+        f"{'baseline':10}{'seq':>5}  {'rates':18}{'mix':16}{'throughput x':>13}{'energy x':>10}{'EDP x':>8}{'bound x':>9}{'paper':>12}"
+    ]
     for os_type in ("os", "os-flex"):
         baseline_system = search.monolithic(package, os_type)
         for seq_len in (1024, 128):
             for rates in pm.workload.MIXES:
                 both = pm.merge([pm.models.load("gpt2", seq_len=seq_len), pm.models.load("resnet50")], rates)
-                base = search.explore_baseline(both, baseline_system, ("throughput", "energy"), args.seed, settings).metrics
+                base = search.explore_baseline(
+                    both, baseline_system, ("throughput", "energy"), args.seed, settings
+                ).metrics
                 bound = 1 / float(np.max(base.utilisation))
                 for n_os, kinds in mixes(os_type).items():
                     system = package.with_types(kinds)
-                    front = search.explore(both, search.Space.fixed(system), ("throughput", "energy"), args.seed, settings=settings)
+                    front = search.explore(
+                        both, search.Space.fixed(system), ("throughput", "energy"), args.seed, settings=settings
+                    )
                     found = front.metrics
                     row = dict(
                         baseline=baseline_system.name, seq_len=seq_len, rates=rates, n_os=n_os, mix=front.mix(0),
@@ -62,9 +68,8 @@ def main():
                                  f"{row['energy_efficiency_ratio']:10.2f}{row['edp_ratio']:8.2f}{bound:9.2f}{mark:>12}")  # fmt: skip
                     print(lines[-1], file=sys.stderr, flush=True)
     both_near = [r for r in rows if all(r["near_paper"].values())]
-    verdict = (
-        "settings within 15 % of both published ratios: "
-        + ("; ".join(f"{r['baseline']}, sequence {r['seq_len']}, {r['rates']}, {r['mix']}" for r in both_near) or "none")
+    verdict = "settings within 15 % of both published ratios: " + (
+        "; ".join(f"{r['baseline']}, sequence {r['seq_len']}, {r['rates']}, {r['mix']}" for r in both_near) or "none"
     )
     report("heterogeneous_mcm", args, {"rows": rows, "paper": PAPER, "verdict": verdict}, [*lines, verdict])
 

@@ -57,8 +57,9 @@ def front_candidates(name, n, generations):
 def judge(job):
     """One schedule: (scenario, origin, errors of throughput and of each latency, memory bytes simulated / modelled)."""
     name, origin, assignment, kind = job
-    import perfmodel as pm
     from oracles.event_simulation import Costs, simulate_latency, simulate_throughput
+
+    import perfmodel as pm
 
     both, system = scenario(name)
     system = system.with_kinds(kind)
@@ -94,12 +95,14 @@ def main():
         for quantity, error in errors.items():
             for group in (f"{name}, {origin}", f"all, {origin}", "all, all"):
                 groups.setdefault((group, quantity.split()[0]), []).append(error)
-    lines = [f"{'schedules':28}{'quantity':12}{'n':>5}{'median |e| %':>14}{'worst |e| %':>13}{'median e %':>12}{'over 5 %':>10}"]
+    lines = [
+        f"{'schedules':28}{'quantity':12}{'n':>5}{'median |e| %':>14}{'worst |e| %':>13}{'median e %':>12}{'over 5 %':>10}"
+    ]
     table = []
     for (group, quantity), errors in sorted(groups.items()):
         e = np.asarray(errors) * 100
-        row = dict(group=group, quantity=quantity, n=len(e), median_abs_percent=float(np.median(abs(e))), worst_abs_percent=float(abs(e).max()),
-                   median_percent=float(np.median(e)), over_5_percent=int((abs(e) > 5).sum()))  # fmt: skip
+        row = dict(group=group, quantity=quantity, n=len(e), median_abs_percent=float(np.median(abs(e))),
+                   worst_abs_percent=float(abs(e).max()), median_percent=float(np.median(e)), over_5_percent=int((abs(e) > 5).sum()))  # fmt: skip
         table.append(row)
         lines.append(f"{group:28}{quantity:12}{row['n']:5}{row['median_abs_percent']:14.2f}{row['worst_abs_percent']:13.2f}"
                      f"{row['median_percent']:12.2f}{row['over_5_percent']:10}")  # fmt: skip

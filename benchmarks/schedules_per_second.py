@@ -30,7 +30,9 @@ COSTS = ("exec_s", "onchip_j", "input_refetch", "weight_refetch", "working_bytes
 
 def chain_case(rng):
     """64 operators with log-uniform sizes on four chiplets that differ by up to 4x."""
-    op = ChainOperators(*(np.exp(rng.uniform(np.log(a), np.log(b), 64)).astype("f4") for a, b in ((1e6, 1e9), (1e5, 1e7), (1e4, 1e6))))
+    op = ChainOperators(
+        *(np.exp(rng.uniform(np.log(a), np.log(b), 64)).astype("f4") for a, b in ((1e6, 1e9), (1e5, 1e7), (1e4, 1e6)))
+    )
     hardware = ChainHardware(*(np.exp(rng.uniform(np.log(a), np.log(4 * a), 4)).astype("f4")
                                for a in (1e12, 1e11, 5e-13, 1e-11, 1e11, 1e-11)))  # fmt: skip
     return op, hardware
@@ -114,14 +116,21 @@ def full_cases(workload, batch, small, rng):
         factors = {f: np.exp(draw.uniform(-0.7, 0.7, (count, 4))) for f in ("clock_hz", "buffer_bytes", "lanes")}
         varied = [np.round(getattr(chips, f) * x) for f, x in factors.items()]  # lanes and bytes come whole
         chips = eqx.tree_at(lambda c: [getattr(c, f) for f in factors], chips, varied)
-        return eqx.tree_at(lambda s: s.chiplets, system, jax.tree.map(lambda x: jnp.asarray(x, jnp.int32 if x.dtype == np.int32 else jnp.float32), chips))
+        return eqx.tree_at(
+            lambda s: s.chiplets,
+            system,
+            jax.tree.map(lambda x: jnp.asarray(x, jnp.int32 if x.dtype == np.int32 else jnp.float32), chips),
+        )
 
     own = varied(batch, 1)
 
     def tables_of(systems, count):  # float64 costs B x L x D of each candidate's own chiplets
         rows = jax.tree.map(lambda x: np.asarray(x)[:, None], workload.operators)
         with jax.enable_x64(True):
-            chips = jax.tree.map(lambda x: np.asarray(x[:count], np.float64 if x.dtype != jnp.int32 else np.int32)[:, None, :], systems.chiplets)
+            chips = jax.tree.map(
+                lambda x: np.asarray(x[:count], np.float64 if x.dtype != jnp.int32 else np.int32)[:, None, :],
+                systems.chiplets,
+            )
             return float64_costs(pm.cost.operator_cost(rows, chips))
 
     def numpy_table(count, dtype):
@@ -131,7 +140,9 @@ def full_cases(workload, batch, small, rng):
         return evaluate_numpy(workload, chosen, np.asarray(assignment[:count]), costs, dtype=dtype)
 
     def numpy_recompute(count):
-        chosen = eqx.tree_at(lambda s: s.chiplets, system, jax.tree.map(lambda x: np.asarray(x[:count], np.float64), own.chiplets))
+        chosen = eqx.tree_at(
+            lambda s: s.chiplets, system, jax.tree.map(lambda x: np.asarray(x[:count], np.float64), own.chiplets)
+        )
         return evaluate_numpy(workload, chosen, np.asarray(assignment[:count]), tables_of(own, count))
 
     def table(count=batch):
@@ -160,7 +171,10 @@ def main():
     chunk = 4096  # hardware per candidate stays in the cache
 
     def recomputed(count=batch):
-        cut = [(assignment[:, i : i + chunk], ChainHardware(*(h[:, i : i + chunk] for h in varied))) for i in range(0, count, chunk)]
+        cut = [
+            (assignment[:, i : i + chunk], ChainHardware(*(h[:, i : i + chunk] for h in varied)))
+            for i in range(0, count, chunk)
+        ]
         return [chain_many_recomputed(a, op, h) for a, h in cut]
 
     few = 2048
@@ -175,7 +189,9 @@ def main():
     odd_a = assignment[:, :ODD]
     odd_host = np.asarray(odd_a).T.astype(np.int64)
     want = chain_numpy(odd_host, chain_table_numpy(op, hardware, np.float64), np.float64)
-    own = chain_numpy(odd_host, chain_table_numpy(op, [np.asarray(h)[:, :ODD].T for h in varied], np.float64), np.float64)
+    own = chain_numpy(
+        odd_host, chain_table_numpy(op, [np.asarray(h)[:, :ODD].T for h in varied], np.float64), np.float64
+    )
     errors = {
         "table": worst(chain_many(odd_a, table), want),
         "recompute": worst(chain_many_recomputed(odd_a, op, ChainHardware(*(h[:, :ODD] for h in varied))), own),
@@ -186,7 +202,9 @@ def main():
     one_trace = chain_many._cache_size() - traces == 1
 
     small_full, full_error_64 = full_cases(residual_workload(), 32768, 16384, rng)
-    default, default_error = full_cases(pm.merge([pm.models.load("gpt2"), pm.models.load("resnet50")]), 16384, 8192, rng)
+    default, default_error = full_cases(
+        pm.merge([pm.models.load("gpt2"), pm.models.load("resnet50")]), 16384, 8192, rng
+    )
     errors["full_64"], errors["full_default"] = full_error_64, default_error
     groups = {"": cases, "full_": small_full, "default_": default}
     rates: dict[str, list[float]] = {}
@@ -212,9 +230,22 @@ def main():
         "chain_batch": batch,
     }
     lines = [f"{'schedules per CPU second':34}{'table':>14}{'recompute':>14}{'NumPy table':>14}{'NumPy recomp.':>14}"]
-    for prefix, what in (("", "chain, 64 x 4"), ("full_", f"full, 64 operators, {len(workload.source)} edges"), ("default_", "full, GPT-2 + ResNet-50 (320)")):
-        lines.append(f"{what:34}" + "".join(f"{result[f'{prefix}{n}_per_cpu_s']:14,.0f}" for n in ("table", "recompute", "numpy_table", "numpy_recompute")))
-    lines.append(f"largest relative error to float64 NumPy at odd batches {result['max_rel_error']:.2e}; peak {peak / 1e6:.1f} MB; one trace: {one_trace}")
+    for prefix, what in (
+        ("", "chain, 64 x 4"),
+        ("full_", f"full, 64 operators, {len(workload.source)} edges"),
+        ("default_", "full, GPT-2 + ResNet-50 (320)"),
+    ):
+        lines.append(
+            f"{what:34}"
+            + "".join(
+                f"{result[f'{prefix}{n}_per_cpu_s']:14,.0f}"
+                for n in ("table", "recompute", "numpy_table", "numpy_recompute")
+            )
+        )
+    lines.append(
+        f"largest relative error to float64 NumPy at odd batches {result['max_rel_error']:.2e}; "
+        f"peak {peak / 1e6:.1f} MB; one trace: {one_trace}"
+    )
     report("schedules_per_second", args, result, lines)
 
 

@@ -86,7 +86,9 @@ def exact_optima(seeds: int):
         for seed in range(seeds):
             counted = Counted()
             settings = search.Settings(starts=16, relaxed_steps=40, population=256, generations=200)
-            front = search.explore(workload, space, OBJECTIVES, seed, settings=settings, watch=counted, distinct_limit=40_000 - 16 * 40 * 3)
+            front = search.explore(
+                workload, space, OBJECTIVES, seed, settings=settings, watch=counted, distinct_limit=40_000 - 16 * 40 * 3
+            )
             hits += np.isclose(front.costs.min(axis=0), exact, rtol=0, atol=1e-5)
             distinct.append(len(counted.seen) + search.RELAXED_STEP_EVALUATIONS * 16 * 40)
         rows.append(dict(variant=variant, points=size, seeds=seeds, hits=dict(zip(OBJECTIVES, hits.tolist(), strict=True)),
@@ -107,12 +109,20 @@ def run_pymoo(workload, system, table, first, budget, population, seed, n_kinds)
 
     class Placement(Problem):
         def __init__(self):
-            super().__init__(n_var=n + d, n_obj=2, xl=np.zeros(n + d), xu=np.r_[np.full(n, d - 1), np.full(d, n_kinds - 1)], vtype=int)
+            super().__init__(
+                n_var=n + d,
+                n_obj=2,
+                xl=np.zeros(n + d),
+                xu=np.r_[np.full(n, d - 1), np.full(d, n_kinds - 1)],
+                vtype=int,
+            )
             self.points = []
 
         def _evaluate(self, x, out, *_, **__):
             x = np.asarray(x, np.int8)
-            metrics = pm.evaluate_many(workload, system, pm.Schedule(x[:, :n]), table=table, kinds=x[:, n:], chunk=population)
+            metrics = pm.evaluate_many(
+                workload, system, pm.Schedule(x[:, :n]), table=table, kinds=x[:, n:], chunk=population
+            )
             out["F"] = np.asarray(costs(metrics, OBJECTIVES), float)
             self.points.append(out["F"])
 
@@ -146,8 +156,22 @@ def quality(seeds: int, budget: int):
     fronts: dict[str, list[np.ndarray]] = {"relax + evolve": [], "evolve alone": [], "pymoo NSGA-II": [], "random": []}
     used: dict[str, list[int]] = {name: [] for name in fronts}
     for seed in range(seeds):
-        found = search.explore(workload, space, OBJECTIVES, seed, settings=search.Settings(starts, steps, population, generations), greedy=False)
-        alone = search.explore(workload, space, OBJECTIVES, seed, settings=search.Settings(0, 0, population, budget // population - 1), greedy=False)
+        found = search.explore(
+            workload,
+            space,
+            OBJECTIVES,
+            seed,
+            settings=search.Settings(starts, steps, population, generations),
+            greedy=False,
+        )
+        alone = search.explore(
+            workload,
+            space,
+            OBJECTIVES,
+            seed,
+            settings=search.Settings(0, 0, population, budget // population - 1),
+            greedy=False,
+        )
         first = search.first_random(seed, population, workload, space)
         theirs = run_pymoo(workload, system, table, first, budget, population, seed, n_kinds)
         random = run_random(workload, system, table, budget, seed, n_kinds)
@@ -175,18 +199,27 @@ def main():
                      budget=(30_000, "evaluations of each method"))  # fmt: skip
     exact = exact_optima(args.exact_seeds)
     rows, reference = quality(args.seeds, args.budget)
-    lines = [f"{'enumerated space':18}{'points':>12}{'optimum found, of':>20}{'throughput':>12}{'energy':>8}{'distinct evaluations':>22}"]
+    lines = [
+        f"{'enumerated space':18}{'points':>12}{'optimum found, of':>20}{'throughput':>12}{'energy':>8}{'distinct evaluations':>22}"
+    ]
     for r in exact:
         lines.append(f"{r['variant']:<18}{r['points']:12,}{r['seeds']:20}{r['hits']['throughput']:12}{r['hits']['energy']:8}"
                      f"{r['distinct_evaluations_median']:14,.0f} <= {r['distinct_evaluations_max']:,.0f}")  # fmt: skip
-    lines.append(f"{'method':18}{'evaluations':>12}{'hypervolume: median':>20}{'least':>9}{'most':>9}{'x pymoo':>9}{'x random':>10}")
+    lines.append(
+        f"{'method':18}{'evaluations':>12}{'hypervolume: median':>20}{'least':>9}{'most':>9}{'x pymoo':>9}{'x random':>10}"
+    )
     by_name = {r["method"]: r for r in rows}
     for r in rows:
         r["ratio_to_pymoo"] = r["hypervolume_median"] / by_name["pymoo NSGA-II"]["hypervolume_median"]
         r["ratio_to_random"] = r["hypervolume_median"] / by_name["random"]["hypervolume_median"]
         lines.append(f"{r['method']:18}{r['evaluations']:12,.0f}{r['hypervolume_median']:20.4f}{r['hypervolume_min']:9.4f}"
                      f"{r['hypervolume_max']:9.4f}{r['ratio_to_pymoo']:9.3f}{r['ratio_to_random']:10.3f}")  # fmt: skip
-    report("search_quality", args, {"exact": exact, "hypervolume": rows, "reference_log_costs": reference, "budget": args.budget}, lines)
+    report(
+        "search_quality",
+        args,
+        {"exact": exact, "hypervolume": rows, "reference_log_costs": reference, "budget": args.budget},
+        lines,
+    )
 
 
 if __name__ == "__main__":

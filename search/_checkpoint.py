@@ -13,7 +13,9 @@ def save(directory, belongs_to: dict, population, archive: dict, counters: dict)
     """Write a checkpoint; a reader sees the old one or the new one, never half of one."""
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = {f"population_{i}": np.asarray(x) for i, x in enumerate(population)} | {f"archive_{k}": v for k, v in archive.items()}
+    arrays = {f"population_{i}": np.asarray(x) for i, x in enumerate(population)} | {
+        f"archive_{k}": v for k, v in archive.items()
+    }
     with open(folder / (_ARRAYS + ".part"), "wb") as file:
         np.savez(file, **arrays, generation=counters["generation"])
     (folder / (_COUNTERS + ".part")).write_text(json.dumps(dict(belongs_to=belongs_to, counters=counters)))
@@ -34,7 +36,9 @@ def load(directory, belongs_to: dict):
         raise ValueError(f"{folder}: checkpoint cannot be read: {error}") from None
     for name, value in belongs_to.items():
         if text["belongs_to"].get(name) != value:
-            raise ValueError(f"{folder}: checkpoint belongs to another search: {name} is {text['belongs_to'].get(name)!r}, now {value!r}")
+            raise ValueError(
+                f"{folder}: checkpoint belongs to another search: {name} is {text['belongs_to'].get(name)!r}, now {value!r}"
+            )
     if int(arrays["generation"]) != text["counters"]["generation"]:
         raise ValueError(f"{folder}: checkpoint is torn: its two files are of different generations")
     population = [arrays[f"population_{i}"] for i in range(3)]

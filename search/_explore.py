@@ -111,7 +111,9 @@ def explore(
     """
     objectives, settings = check_objectives(objectives), settings or Settings()
     key = jax.random.key(key) if isinstance(key, int) else key
-    search = _Search(workload, space, objectives, settings, key, progress or (lambda _: None), greedy, watch, distinct_limit)
+    search = _Search(
+        workload, space, objectives, settings, key, progress or (lambda _: None), greedy, watch, distinct_limit
+    )
     if directory is not None and resume:
         search.restore(directory)
     search.run(directory)
@@ -217,11 +219,17 @@ class _Search:
         self.seconds += time.perf_counter() - self._started
         self._started = time.perf_counter()
         words = dict(zip(self.objectives, in_words(best, self.objectives), strict=False))
-        self.progress(dict(phase=phase, done=done, total=total, evaluations=self.evaluations, seconds=self.seconds, best=words))
+        self.progress(
+            dict(phase=phase, done=done, total=total, evaluations=self.evaluations, seconds=self.seconds, best=words)
+        )
 
     def front(self) -> Front:
         archive = self.archive
-        kinds = archive.kinds if not self.space.is_fixed else np.broadcast_to(np.asarray(self.space.system.kind), archive.kinds.shape)
+        kinds = (
+            archive.kinds
+            if not self.space.is_fixed
+            else np.broadcast_to(np.asarray(self.space.system.kind), archive.kinds.shape)
+        )
         metrics = jax.tree.map(np.asarray, self._metrics(archive.assignment, archive.kinds))
         keep = np.flatnonzero(metrics.feasible) if metrics.feasible.any() else np.arange(len(archive.costs))
         types = np.asarray(kinds if self.space.is_fixed else np.asarray(self.space.types)[kinds])
@@ -299,7 +307,9 @@ def _with_only(space: Space) -> System:
         return system
     types = np.asarray(space.types)
     names = tuple(system.type_names[t] for t in types)
-    narrowed = eqx.tree_at(lambda s: (s.types, s.kind), system, (system.types.pick(types), np.zeros(system.n_chiplets, np.int32)))
+    narrowed = eqx.tree_at(
+        lambda s: (s.types, s.kind), system, (system.types.pick(types), np.zeros(system.n_chiplets, np.int32))
+    )
     narrowed = eqx.tree_at(lambda s: s.chiplets, narrowed, narrowed.types.pick(narrowed.kind))
     return replace(narrowed, type_names=names)
 
@@ -339,14 +349,16 @@ def monolithic(system: System, type_name: str = "os") -> System:
     for field_name in ("rows", "columns"):
         sizes = np.unique(np.asarray(getattr(system.chiplets, field_name)))
         if len(sizes) > 1:
-            raise ValueError(f"{system.name}: {field_name} differ between chiplets; a monolithic twin needs equal arrays")
+            raise ValueError(
+                f"{system.name}: {field_name} differ between chiplets; a monolithic twin needs equal arrays"
+            )
     side = math.isqrt(n)
     tall, wide = (side, side) if side * side == n else (1, n)
     summed = ("lanes", "buffer_bytes", "buffer_bytes_per_s", "static_w")
-    chip = replace(like, rows=like.rows * tall, columns=like.columns * wide, **{f: getattr(like, f) * n for f in summed})
-    package = mesh(
-        [(0, 0)], [0], ("m",), link_bytes_per_s=1e9, port_bytes_per_s=1e9, hop_s=0.0, hop_j_per_byte=0.0
+    chip = replace(
+        like, rows=like.rows * tall, columns=like.columns * wide, **{f: getattr(like, f) * n for f in summed}
     )
+    package = mesh([(0, 0)], [0], ("m",), link_bytes_per_s=1e9, port_bytes_per_s=1e9, hop_s=0.0, hop_j_per_byte=0.0)
     return replace(
         system, chiplets=chip, types=chip, kind=np.zeros(1, np.int32), package=package, name=f"monolithic-{type_name}",
         chiplet_names=("m",), type_names=(type_name,),

@@ -45,7 +45,9 @@ start_descent = jax.jit(_OPTIMISER.init)
 
 
 @functools.partial(jax.jit, static_argnums=(6,), donate_argnums=(0, 1))
-def descend(logits, state, weights, workload: Workload, system: System, table: CostTable, objectives: tuple[str, ...], progress):
+def descend(
+    logits, state, weights, workload: Workload, system: System, table: CostTable, objectives: tuple[str, ...], progress
+):
     """One Adam step on every start for each entry of `progress` (0 hot to 1 cold): logits and optimiser state after them.
 
     **Arguments:** `logits`: of operators `N x L x D` and of positions `N x D x K`; `state`: from `start_descent`;
@@ -60,7 +62,7 @@ def descend(logits, state, weights, workload: Workload, system: System, table: C
             mixture = jax.nn.softmax(kind / softness, axis=-1)
             chosen, costs_ = system.with_kinds(mixture), eqx.tree_at(lambda t: t.column, table, mixture)
         smooth = _SMOOTH_HOT * (_SMOOTH_COLD / _SMOOTH_HOT) ** progress
-        metrics = evaluate_one(workload, chosen, Schedule(relaxed), costs_, True, smooth, remat=True)
+        metrics = evaluate_one(workload, chosen, Schedule(relaxed), costs_, True, smooth, remat=True)[0]
         return jnp.sum(weight * costs(metrics, objectives, penalty=_LOOSE))
 
     def step(carry, progress):

@@ -120,13 +120,22 @@ def summarise(request: Request, front: Front, baseline: Front) -> dict:
 
     def by_model(f: Front, i: int) -> dict:
         return {
-            name: dict(latency_s=float(f.metrics.models.latency_s[i, m]), throughput_per_s=float(f.metrics.models.throughput_per_s[i, m]))
+            name: dict(
+                latency_s=float(f.metrics.models.latency_s[i, m]),
+                throughput_per_s=float(f.metrics.models.throughput_per_s[i, m]),
+            )
             for m, name in enumerate(models)
         }
 
     return dict(
-        front=[point(found, i, front.mix(i), models=by_model(front, i), chiplets=_types(front, i)) for i in range(len(front))],
-        baseline={**point(base, base_edp, baseline.space.system.name, models=by_model(baseline, base_edp)), **best_base},
+        front=[
+            point(found, i, front.mix(i), models=by_model(front, i), chiplets=_types(front, i))
+            for i in range(len(front))
+        ],
+        baseline={
+            **point(base, base_edp, baseline.space.system.name, models=by_model(baseline, base_edp)),
+            **best_base,
+        },
         throughput_ratio=float(np.max(found.throughput_per_s)) / best_base["throughput_per_s"],
         energy_efficiency_ratio=best_base["energy_j"] / float(np.min(found.energy_j)),
         at_least_edp=dict(
@@ -176,13 +185,19 @@ def write_front(path: Path, front: Front, baseline: Front) -> None:
         _variable(file, "chiplet_type", front.kinds, ("point", "chiplet"), "index of type")
         for name in POINT_FIELDS:
             _variable(file, name, np.asarray(getattr(front.metrics, name), np.float64), ("point",), _UNITS[name])
-            _variable(file, f"baseline_{name}", np.float64(np.asarray(getattr(baseline.metrics, name))[0]), (), _UNITS[name])
+            _variable(
+                file, f"baseline_{name}", np.float64(np.asarray(getattr(baseline.metrics, name))[0]), (), _UNITS[name]
+            )
         _variable(file, "busy_s", np.asarray(front.metrics.busy_s, np.float64), ("point", "resource"), "s")
         models = front.metrics.models
         _variable(file, "model_latency_s", np.asarray(models.latency_s, np.float64), ("point", "model"), "s")
-        _variable(file, "model_throughput_per_s", np.asarray(models.throughput_per_s, np.float64), ("point", "model"), "1/s")
+        _variable(
+            file, "model_throughput_per_s", np.asarray(models.throughput_per_s, np.float64), ("point", "model"), "1/s"
+        )
         cloud = front.cloud if len(front.cloud) else np.full((1, len(front.objectives)), np.nan)
-        _variable(file, "cloud_log_cost", cloud.astype(np.float64), ("sample", "objective"), "log of SI unit, minimised")
+        _variable(
+            file, "cloud_log_cost", cloud.astype(np.float64), ("sample", "objective"), "log of SI unit, minimised"
+        )
     os.replace(partial, path)
 
 
@@ -220,10 +235,25 @@ def redraw(directory: str | Path) -> list[str]:
     data = read_front(folder / _FRONT)
     assignment, kinds = data["assignment"], data["chiplet_type"].astype(np.int32)
     if assignment.shape[1] != workload.n_operators:
-        raise ValueError(f"{folder / _FRONT}: assignment is of {assignment.shape[1]} operators; the workload has {workload.n_operators}")
+        raise ValueError(
+            f"{folder / _FRONT}: assignment is of {assignment.shape[1]} operators; the workload has {workload.n_operators}"
+        )
     table = pm.cost_table(workload, space.system, by_type=True)
-    metrics = pm.evaluate_many(workload, space.system, pm.Schedule(assignment.astype(np.int8)), table=table, kinds=kinds)
-    front = Front(workload, space, objectives, assignment, kinds, jax.tree.map(np.asarray, metrics), data["cloud_log_cost"], 0, 0, 0.0)
+    metrics = pm.evaluate_many(
+        workload, space.system, pm.Schedule(assignment.astype(np.int8)), table=table, kinds=kinds
+    )
+    front = Front(
+        workload,
+        space,
+        objectives,
+        assignment,
+        kinds,
+        jax.tree.map(np.asarray, metrics),
+        data["cloud_log_cost"],
+        0,
+        0,
+        0.0,
+    )
     return draw(folder, front, explore_baseline(workload, baseline_system, objectives, request.seed))
 
 

@@ -33,7 +33,9 @@ def load_schedule(path: str, workload: Workload, system: System) -> Schedule:
         index = {name: i for i, name in enumerate(workload.names)}
         for i, item in enumerate(file.order):
             if item not in index and not (isinstance(item, int) and 0 <= item < n):
-                raise ValueError(f"{path}: order[{i}] is {item!r}; allowed: an operator's name or a number from 0 to {n - 1}")
+                raise ValueError(
+                    f"{path}: order[{i}] is {item!r}; allowed: an operator's name or a number from 0 to {n - 1}"
+                )
         order = np.asarray([item if isinstance(item, int) else index[item] for item in file.order], np.int32)
         if not np.array_equal(np.sort(order), np.arange(n)):
             raise ValueError(f"{path}: order names an operator twice; it must name each of the {n} once")

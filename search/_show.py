@@ -25,7 +25,9 @@ class Progress:
         if self.bar is None:  # only now: bad input is refused without a bar
             from tqdm import tqdm
 
-            self.bar = tqdm(total=None, unit="eval", unit_scale=True, file=sys.stderr, dynamic_ncols=True, mininterval=0.2)
+            self.bar = tqdm(
+                total=None, unit="eval", unit_scale=True, file=sys.stderr, dynamic_ncols=True, mininterval=0.2
+            )
         self.bar.set_description(f"{told['phase']} {told['done']}/{told['total']}")
         best = " ".join(f"{name} {value}" for name, value in told["best"].items())
         self.bar.set_postfix_str(f"best {best}", refresh=False)
@@ -55,7 +57,9 @@ def explored(summary: dict, directory: str) -> str:
         f"throughput {summary['throughput_ratio']:.3g}x and energy efficiency {summary['energy_efficiency_ratio']:.3g}x the "
         f"baseline (whose arrays are {summary['baseline_utilisation']:.1%} busy)"
     )
-    lines.append(f"{len(front)} points after {summary['evaluations']} evaluations in {summary['seconds']:.1f} s, in {directory}/")
+    lines.append(
+        f"{len(front)} points after {summary['evaluations']} evaluations in {summary['seconds']:.1f} s, in {directory}/"
+    )
     return "\n".join(lines)
 
 
@@ -106,8 +110,12 @@ def metrics_text(a: dict) -> str:
     ):  # fmt: skip
         lines.append(f"{name:20}{value:<12.5g}{unit}")
     for name, m in a["models"].items():
-        lines.append(f"  {name:18}{m['throughput_per_s']:<12.5g}inferences/s, first result after {m['latency_s'] * 1e3:.5g} ms")
-    lines.append(f"{'bottleneck':20}{a['bottleneck_name']}, busy {a['busy_s'][a['bottleneck_name']] * 1e3:.5g} ms a round")
+        lines.append(
+            f"  {name:18}{m['throughput_per_s']:<12.5g}inferences/s, first result after {m['latency_s'] * 1e3:.5g} ms"
+        )
+    lines.append(
+        f"{'bottleneck':20}{a['bottleneck_name']}, busy {a['busy_s'][a['bottleneck_name']] * 1e3:.5g} ms a round"
+    )
     for name, value in a["energy_parts_j"].items():
         lines.append(f"  {name:18}{value * 1e3:<12.5g}mJ a round")
     if not a["feasible"]:
@@ -157,16 +165,24 @@ def systems(arguments) -> dict:
         return {"systems": pm.systems.names()}
     s = pm.systems.load(arguments.name)
     types = {
-        name: {f: DATAFLOWS[v[i]] if f == "dataflow" else float(v[i]) for f in s.types.__dataclass_fields__ for v in [getattr(s.types, f)]}
+        name: {
+            f: DATAFLOWS[v[i]] if f == "dataflow" else float(v[i])
+            for f in s.types.__dataclass_fields__
+            for v in [getattr(s.types, f)]
+        }
         for i, name in enumerate(s.type_names)
     }
     p, m = s.package, s.memory
     return dict(
         name=s.name,
         about=pm.systems.about(arguments.name) if arguments.name in pm.systems.names() else "",
-        chiplets=[dict(name=n, type=s.type_names[k], position=list(p.positions[i])) for i, (n, k) in enumerate(zip(s.chiplet_names, s.kind, strict=True))],
+        chiplets=[
+            dict(name=n, type=s.type_names[k], position=list(xy))
+            for n, k, xy in zip(s.chiplet_names, s.kind, p.positions, strict=True)
+        ],
         types=types,
-        package={f: float(getattr(p, f)) for f in ("link_bytes_per_s", "port_bytes_per_s", "hop_s", "hop_j_per_byte")} | {"links": list(p.link_names)},
+        package={f: float(getattr(p, f)) for f in ("link_bytes_per_s", "port_bytes_per_s", "hop_s", "hop_j_per_byte")}
+        | {"links": list(p.link_names)},
         memory=[{"name": n} | {f: float(getattr(m, f)[i]) for f in m.__dataclass_fields__ if f != "names"} for i, n in enumerate(m.names)],
         technology=s.technology.name, area_mm2=float(system_area_mm2(s)), cost_usd=float(system_usd(s)),
     )  # fmt: skip

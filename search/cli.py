@@ -43,11 +43,22 @@ def _parser() -> argparse.ArgumentParser:
         made.set_defaults(call=call)
         return made
 
-    made = command("explore", _explore, "search chiplet mixes and schedules; writes a directory with the front and pictures")
-    made.add_argument("--workload", default="gpt2,resnet50", metavar="NAMES", help="models or workload files, comma-separated")
+    made = command(
+        "explore", _explore, "search chiplet mixes and schedules; writes a directory with the front and pictures"
+    )
+    made.add_argument(
+        "--workload", default="gpt2,resnet50", metavar="NAMES", help="models or workload files, comma-separated"
+    )
     made.add_argument("--system", default="mcm-2x2", metavar="NAME|FILE", help="catalogue name or YAML file")
-    made.add_argument("--types", default="", metavar="NAMES", help="chiplet types on offer at every position (default: os,ws)")
-    made.add_argument("--objectives", default="throughput,energy", metavar="NAMES", help="throughput, latency, energy, edp, power, area, cost")
+    made.add_argument(
+        "--types", default="", metavar="NAMES", help="chiplet types on offer at every position (default: os,ws)"
+    )
+    made.add_argument(
+        "--objectives",
+        default="throughput,energy",
+        metavar="NAMES",
+        help="throughput, latency, energy, edp, power, area, cost",
+    )
     made.add_argument("--mix", default="equal-work", help="equal-work or equal-inferences")
     made.add_argument("--batch", type=int, default=1, help="inferences of a pass of each model")
     made.add_argument("--seq-len", type=int, default=1024, help="sequence length of language models")
@@ -59,12 +70,16 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument(f"--{name}", type=int, default=_setting(name), help=about)
 
     made = command("evaluate", _evaluate, "metrics of one schedule (without --schedule: a stated greedy one)")
-    made.add_argument("--workload", required=True, metavar="NAME|FILE", help="models or workload files, comma-separated")
+    made.add_argument(
+        "--workload", required=True, metavar="NAME|FILE", help="models or workload files, comma-separated"
+    )
     made.add_argument("--system", required=True, metavar="NAME|FILE")
     made.add_argument("--batch", type=int, default=1)
     made.add_argument("--seq-len", type=int, default=1024)
     made.add_argument("--mix", default="equal-work")
-    made.add_argument("--schedule", metavar="FILE", help="JSON: {assignment: [chiplet names], order, window, sub_batch}")
+    made.add_argument(
+        "--schedule", metavar="FILE", help="JSON: {assignment: [chiplet names], order, window, sub_batch}"
+    )
 
     made = command("models", _models, "list the models, or show the operators of one")
     made.add_argument("name", nargs="?", metavar="NAME|FILE")
@@ -90,7 +105,7 @@ def _use_compilation_cache() -> None:
 
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None and not os.environ.get("PERFMODEL_NO_CACHE"):
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is None and not os.environ.get("PERFMODEL_NO_CACHE"):
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         try:
             (home / "perfmodel").mkdir(parents=True, exist_ok=True)
@@ -105,10 +120,14 @@ def _explore(arguments) -> None:
 
     for name in ("batch", "seq_len", "population"):
         if getattr(arguments, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} is {getattr(arguments, name)}; allowed: an integer of at least 1")
+            raise ValueError(
+                f"--{name.replace('_', '-')} is {getattr(arguments, name)}; allowed: an integer of at least 1"
+            )
     for name in ("starts", "relaxed_steps", "generations", "seed"):
         if getattr(arguments, name) < 0:
-            raise ValueError(f"--{name.replace('_', '-')} is {getattr(arguments, name)}; allowed: an integer of at least 0")
+            raise ValueError(
+                f"--{name.replace('_', '-')} is {getattr(arguments, name)}; allowed: an integer of at least 0"
+            )
     if arguments.resume and arguments.out and arguments.resume != arguments.out:
         raise ValueError("--out and --resume name different directories; a resumed run goes on in its own")
     request = Request(**{f.name: getattr(arguments, f.name) for f in fields(Request)})

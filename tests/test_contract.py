@@ -93,7 +93,9 @@ def test_explore_json(capsys, tmp_path, tiny_file):
     assert got["throughput_ratio"] == pytest.approx(
         max(p["throughput_per_s"] for p in got["front"]) / got["baseline"]["throughput_per_s"]
     )
-    assert got["energy_efficiency_ratio"] == pytest.approx(got["baseline"]["energy_j"] / min(p["energy_j"] for p in got["front"]))
+    assert got["energy_efficiency_ratio"] == pytest.approx(
+        got["baseline"]["energy_j"] / min(p["energy_j"] for p in got["front"])
+    )
     assert {f.name for f in (tmp_path / "o").iterdir()} >= {"front.nc", "summary.json", "front.png", "schedule.png"}
 
 
@@ -119,7 +121,9 @@ def test_plot_redraws(capsys, finished):
     before = json.loads((finished / "summary.json").read_text())
     (finished / "front.png").unlink()
     got = answer(capsys, "plot", str(finished))
-    assert [Path(p).name for p in got["pictures"]] == ["front.png", "schedule.png"] and (finished / "front.png").exists()
+    assert [Path(p).name for p in got["pictures"]] == ["front.png", "schedule.png"] and (
+        finished / "front.png"
+    ).exists()
     assert before == json.loads((finished / "summary.json").read_text())
 
 
@@ -215,5 +219,7 @@ def test_a_graph_with_a_cycle(capsys, tmp_path):
 
 
 def test_the_installed_command_runs():
-    done = subprocess.run([sys.executable, "-m", "search.cli", "models", "--json"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-m", "search.cli", "models", "--json"], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0 and "gpt2" in json.loads(done.stdout)["models"]

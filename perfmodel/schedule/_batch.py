@@ -64,7 +64,7 @@ def evaluate_many(
         raise ValueError("recompute makes the costs of every candidate; it goes with neither table nor kinds")
     if table is None and not recompute:
         table = cost_table(workload, system, by_type=kinds is not None)
-    if kinds is not None and table.column is None:
+    if kinds is not None and table is not None and table.column is None:
         raise ValueError("kinds needs a table by type: cost_table(workload, system, by_type=True)")
 
     candidates = Candidates(schedules, kinds, system.chiplets if recompute else None)
@@ -109,7 +109,7 @@ def _compiled(backend: str, kernel: str, smooth: bool):
             if candidate.chiplets is not None:
                 system_ = eqx.tree_at(lambda s: s.chiplets, system, candidate.chiplets)
             unroll = _FUSED_STEPS if kernel == "fused" else 1
-            return evaluate_one(workload, system_, candidate.schedule, table_, smooth, temperature, unroll)
+            return evaluate_one(workload, system_, candidate.schedule, table_, smooth, temperature, unroll)[0]
 
         axes = jax.tree.map(lambda x: x.ndim - 1 if x.ndim else None, candidates)
         return jax.vmap(one, in_axes=(axes,))(candidates)

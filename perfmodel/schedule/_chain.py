@@ -59,7 +59,9 @@ def chain_period_and_energy(assignment: Int[Array, "L"], table: Float[Array, "L 
     return _scan(step, (assignment, table), assignment[0], n, table.dtype, unroll)
 
 
-def chain_recomputed(assignment: Int[Array, "L"], op: ChainOperators, hardware: ChainHardware, *, unroll: int | bool = 1):
+def chain_recomputed(
+    assignment: Int[Array, "L"], op: ChainOperators, hardware: ChainHardware, *, unroll: int | bool = 1
+):
     """The same with costs made inside, for hardware that differs from candidate to candidate."""
     n = hardware.macs_per_s.shape[0]
     chips = [jax.tree.map(lambda x, d=d: x[d], hardware) for d in range(n)]
@@ -91,7 +93,9 @@ def _add(carry, where, costs):
     here = [where == d for d in range(len(costs))]
     # one look-up of each quantity: a select over few chiplets beats a gather
     seconds = [jnp.where(moved, c[2], c[0]) for c in costs]
-    energy = functools.reduce(lambda got, d: jnp.where(here[d], jnp.where(moved, costs[d][3], costs[d][1]), got), range(len(costs)), 0.0)
+    energy = functools.reduce(
+        lambda got, d: jnp.where(here[d], jnp.where(moved, costs[d][3], costs[d][1]), got), range(len(costs)), 0.0
+    )
     return tuple(jnp.where(h, b + s, b) for h, b, s in zip(here, busy, seconds, strict=True)), joules + energy, where
 
 
@@ -111,7 +115,9 @@ def chain_many(assignment: Int[Array, "L B"], table: Float[Array, "L D 4"], *, k
 
 
 @functools.partial(jax.jit, static_argnames="kernel")
-def chain_many_recomputed(assignment: Int[Array, "L B"], op: ChainOperators, hardware: ChainHardware, *, kernel: str = "scan"):
+def chain_many_recomputed(
+    assignment: Int[Array, "L B"], op: ChainOperators, hardware: ChainHardware, *, kernel: str = "scan"
+):
     """The same with hardware per candidate: every field of `hardware` is `D x B`."""
     one = functools.partial(chain_recomputed, unroll=True if kernel == "fused" else 1)
     return jax.vmap(one, in_axes=(1, None, 1))(assignment, op, hardware)

@@ -1,6 +1,5 @@
 """`evaluate(workload, system, schedule) -> Metrics`: the one function that everything else prepares, searches or shows."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 
@@ -40,12 +39,12 @@ def evaluate(
     schedule.check(workload, system.n_chiplets)
     if table is None:  # here, so that gradients reach the hardware through the table and not through the walk
         table = cost_table(workload, system, schedule.sub_batch, smooth=smooth)
-    return evaluate_one(workload, system, schedule, table, smooth, temperature)
+    return evaluate_one(workload, system, schedule, table, smooth, temperature)[0]
 
 
 def evaluate_one(workload, system, schedule, table, smooth, temperature, unroll=1, remat=False, record=False):
     """What `evaluate`, `timeline` and the batched evaluator share. Without a table the costs are made row by row, inside the
-    walk. Returns Metrics, and with `record` also the walk's `Record` and the execution order."""
+    walk. Returns Metrics, the walk's `Record` (None unless asked for) and the execution order (None: as the rows stand)."""
     dtype = jnp.result_type(float)
     assignment = jnp.asarray(schedule.assignment)
     rows, n_slots = make_rows(workload, table, schedule, dtype)
@@ -72,7 +71,7 @@ def evaluate_one(workload, system, schedule, table, smooth, temperature, unroll=
         totals, latency, stay.resident, _violations(workload, system, totals[0].excess_bytes, order, dtype),
         workload, system, jnp.asarray(schedule.sub_batch, dtype), smooth=smooth, temperature=temperature,
     )  # fmt: skip
-    return (found, seen, order) if record else found
+    return found, seen, order
 
 
 def _violations(workload, system, excess_bytes, order, dtype) -> jax.Array:

@@ -20,7 +20,9 @@ def weights(where, n: int) -> tuple:
 def choose(x: tuple, values) -> jax.Array:
     """The value where the placement is (the mean, weighted, if relaxed)."""
     if _hard(x[0]):
-        return reduce(lambda got, pair: jnp.where(pair[0], pair[1], got), zip(x[1:], values[1:], strict=True), values[0])
+        return reduce(
+            lambda got, pair: jnp.where(pair[0], pair[1], got), zip(x[1:], values[1:], strict=True), values[0]
+        )
     return reduce(jnp.add, [w * v for w, v in zip(x, values, strict=True)])
 
 

@@ -34,6 +34,7 @@ def timeline(workload: Workload, system: System, schedule: Schedule, *, table: C
     schedule.check(workload, system.n_chiplets)
     table = cost_table(workload, system, schedule.sub_batch) if table is None else table
     _, seen, order = _recorded(workload, system, schedule, table)
+    assert seen is not None
     n = workload.n_operators
     rows = np.arange(n) if order is None else np.asarray(order)
     columns = {}
@@ -48,7 +49,9 @@ def timeline(workload: Workload, system: System, schedule: Schedule, *, table: C
                 if source >= 0 and share[row, i] > 0.5:
                     begin = float(columns["input_done_s"][row, i])
                     transfers.append((int(source), row, way, begin, float(columns["start_s"][row])))
-    return Timeline(columns["start_s"], columns["finish_s"], np.asarray(schedule.assignment), columns["held"] > 0.5, transfers)
+    return Timeline(
+        columns["start_s"], columns["finish_s"], np.asarray(schedule.assignment), columns["held"] > 0.5, transfers
+    )
 
 
 @eqx.filter_jit

@@ -6,7 +6,7 @@ Placements are weights over chiplets, hard or relaxed, the same code (`_placemen
 """
 
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +22,10 @@ class Totals(NamedTuple):
     """What a round adds up to. Tuples run over chiplets, `traffic` over ordered pairs of different chiplets."""
 
     busy_s: tuple  # time each chiplet computes
-    traffic: tuple  # bytes from chiplet a to chiplet b, a != b, in row-major order of (a, b)
+    traffic: Any  # tuple, then `D x D`: bytes from chiplet a to chiplet b, a != b, in row-major order of (a, b)
     memory_bytes: jax.Array  # read and written by all
-    read: tuple  # bytes each chiplet reads from memory; empty where memory traffic crosses no link
-    written: tuple  # the same, written
+    read: Any  # tuple, an array once the walk is done: bytes each chiplet reads from memory; empty where memory traffic crosses no link
+    written: Any  # the same, written
     onchip_j: jax.Array
     filled_j: jax.Array  # buffers, for bytes that enter or leave a chiplet
     excess_bytes: jax.Array  # by how much the streaming tile of an operator exceeds its chiplet's buffer
@@ -126,7 +126,11 @@ def _step(total: Totals, clock: Clock, row: Rows, placed, window, k: Constants, 
         late = held * (1.0 - same) - by_network  # held by its producer, but does not fit here: written when needed
         arrived = keep(arrived + by_network * nbytes)
         hops = choose(came, [choose(x, k.hops[a]) for a in range(n)])
-        moved, late, back = by_network * (nbytes * row.rate), late * (row.input_write[i] * row.rate), held * row.input_release[i]
+        moved, late, back = (
+            by_network * (nbytes * row.rate),
+            late * (row.input_write[i] * row.rate),
+            held * row.input_release[i],
+        )
         inputs.append((came, keep(moved), keep(late), keep(back)))
         in_read = in_read + by_memory * nbytes * refetch
         for share, value in zip(shares, (by_network, by_memory, done), strict=True):

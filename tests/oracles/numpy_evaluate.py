@@ -29,7 +29,10 @@ def evaluate_numpy(workload, system, assignment, costs, sub_batch=1.0, dtype=np.
     weight_bytes = np.asarray(op.weight_elements * op.weight_bits / 8, dtype)
     out_bytes = np.asarray(op.out_elements * op.out_bits / 8, dtype) * b
     hold, live_set = workload.hold_bytes * b, workload.live_bytes * b
-    last_reader = {int(s): int(max(t for p, t in zip(workload.source, workload.target, strict=True) if p == s)) for s in set(workload.source)}
+    last_reader = {
+        int(s): int(max(t for p, t in zip(workload.source, workload.target, strict=True) if p == s))
+        for s in set(workload.source)
+    }
     models = range(len(workload.model_names))
     rows_of = [np.flatnonzero(workload.model == m) for m in models]
 
@@ -83,7 +86,9 @@ def evaluate_numpy(workload, system, assignment, costs, sub_batch=1.0, dtype=np.
                 np.add.at(traffic, (every, s, d), network * nbytes * rate)
                 written[every, s] += late * out_bytes[p] * rate
                 reads = reads + from_memory * nbytes * refetch
-                wait = np.where(network, nbytes / slow_link + np.asarray(package.hops)[s, d] * float(package.hop_s), 0.0)
+                wait = np.where(
+                    network, nbytes / slow_link + np.asarray(package.hops)[s, d] * float(package.hop_s), 0.0
+                )
                 wait = np.where(from_memory, (out_bytes[p] + nbytes * refetch) / bw + 2 * seen_latency[d], wait)
                 ready = np.maximum(ready, finish[p] + wait)
                 off_chip |= from_memory
@@ -114,13 +119,20 @@ def evaluate_numpy(workload, system, assignment, costs, sub_batch=1.0, dtype=np.
     into = traffic.sum(axis=1) + far * read + written @ serves.T
     dram = (read + written).sum(axis=1)
     resources = np.concatenate(
-        [busy, links / float(package.link_bytes_per_s), np.concatenate([out, into], axis=1) / float(package.port_bytes_per_s), dram[:, None] / bw],
+        [
+            busy,
+            links / float(package.link_bytes_per_s),
+            np.concatenate([out, into], axis=1) / float(package.port_bytes_per_s),
+            dram[:, None] / bw,
+        ],
         axis=1,
     )
     largest = resources.max(axis=1)
     period = largest * ((resources / largest[:, None]) ** 16).sum(axis=1) ** (1 / 16)
     moved = traffic.sum(axis=2) + traffic.sum(axis=1) + read + written
-    hop_bytes = (traffic * np.asarray(package.hops)).sum(axis=(1, 2)) + ((read + written) * np.asarray(package.memory_hops)).sum(axis=1)
+    hop_bytes = (traffic * np.asarray(package.hops)).sum(axis=(1, 2)) + (
+        (read + written) * np.asarray(package.memory_hops)
+    ).sum(axis=1)
     static_w = np.asarray(system.chiplets.static_w).sum(axis=-1) + float(memory.static_w[0])
     energy = (
         on_chip + (moved * buffer_j).sum(axis=1) + hop_bytes * float(package.hop_j_per_byte)

@@ -109,12 +109,18 @@ def test_kinds_and_recompute_equal_a_system_of_that_mix(tiny, mcm):
     assert_same(mixed, made, rtol=1e-5)
     for i in range(5):
         system = mcm.with_types([mcm.type_names[k] for k in kinds[i]])
-        assert_same(jax.tree.map(lambda x, i=i: x[i], mixed), pm.evaluate(tiny, system, pm.Schedule(assignment[i].astype(np.int32))), 1e-5)
+        assert_same(
+            jax.tree.map(lambda x, i=i: x[i], mixed),
+            pm.evaluate(tiny, system, pm.Schedule(assignment[i].astype(np.int32))),
+            1e-5,
+        )
 
 
 def test_kernels_agree(tiny, tiny_table, mcm):
     assignment = np.random.default_rng(4).integers(0, 4, (9, tiny.n_operators)).astype(np.int8)
-    scan, fused = (pm.evaluate_many(tiny, mcm, pm.Schedule(assignment), table=tiny_table, kernel=k) for k in pm.schedule.KERNELS)
+    scan, fused = (
+        pm.evaluate_many(tiny, mcm, pm.Schedule(assignment), table=tiny_table, kernel=k) for k in pm.schedule.KERNELS
+    )
     assert_same(scan, fused)
     with pytest.raises(ValueError, match="kernel is 'magic'; allowed: scan, fused"):
         pm.evaluate_many(tiny, mcm, pm.Schedule(assignment), table=tiny_table, kernel="magic")
@@ -127,7 +133,9 @@ def test_batch_sizes_up_to_a_chunk_share_one_trace(tiny, tiny_table, mcm):
     assignment = np.zeros((300, tiny.n_operators), np.int8)
     before = run._cache_size()
     for n in (65, 100, 127, 128):
-        assert pm.evaluate_many(tiny, mcm, pm.Schedule(assignment[:n]), table=tiny_table, chunk=128).period_s.shape == (n,)
+        assert pm.evaluate_many(tiny, mcm, pm.Schedule(assignment[:n]), table=tiny_table, chunk=128).period_s.shape == (
+            n,
+        )
     pm.evaluate_many(tiny, mcm, pm.Schedule(assignment), table=tiny_table, chunk=128, temperature=0.3)
     assert run._cache_size() - before == 1
 
@@ -161,7 +169,9 @@ def test_gradients_equal_central_differences(tiny, mcm, smooth):
         h = 1e-6
         for i, name in enumerate(PARAMETERS):
             step = jnp.zeros(len(PARAMETERS)).at[i].set(h)
-            np.testing.assert_allclose(slope[i], (value(at + step) - value(at - step)) / (2 * h), rtol=1e-5, atol=1e-8, err_msg=name)
+            np.testing.assert_allclose(
+                slope[i], (value(at + step) - value(at - step)) / (2 * h), rtol=1e-5, atol=1e-8, err_msg=name
+            )
 
 
 def test_gradient_of_a_relaxed_placement(tiny, tiny_table, mcm):
@@ -172,7 +182,9 @@ def test_gradient_of_a_relaxed_placement(tiny, tiny_table, mcm):
 
         @jax.jit
         def value(x):
-            m = pm.evaluate(tiny, mcm, pm.Schedule.relaxed(jax.nn.softmax(x)), table=tiny_table, smooth=True, temperature=0.1)
+            m = pm.evaluate(
+                tiny, mcm, pm.Schedule.relaxed(jax.nn.softmax(x)), table=tiny_table, smooth=True, temperature=0.1
+            )
             return jnp.log(m.period_s) + jnp.log(m.energy_j)
 
         slope = jnp.sum(jax.grad(value)(logits) * away)
@@ -188,7 +200,11 @@ def test_more_is_never_slower_and_bounds_hold(tiny, tiny_table, mcm, jitted, see
     m = jitted(tiny, mcm, schedule, tiny_table)
     assert 0 < float(m.utilisation) <= 1 and float(m.energy_j) > 0 and bool(m.feasible)
     assert float(m.period_s) >= float(np.max(m.busy_s)) * (1 - 1e-6)
-    for where in (lambda s: s.memory.bytes_per_s, lambda s: s.package.link_bytes_per_s, lambda s: s.package.port_bytes_per_s):
+    for where in (
+        lambda s: s.memory.bytes_per_s,
+        lambda s: s.package.link_bytes_per_s,
+        lambda s: s.package.port_bytes_per_s,
+    ):
         better = jitted(tiny, eqx.tree_at(where, mcm, np.asarray(where(mcm)) * factor), schedule, tiny_table)
         assert float(better.throughput_per_s) >= float(m.throughput_per_s) * (1 - 1e-6)
         assert float(better.latency_s) <= float(m.latency_s) * (1 + 1e-6)

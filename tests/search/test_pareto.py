@@ -26,7 +26,9 @@ def test_ranks_equal_brute_force(seed, m):
     costs = np.random.default_rng(seed).integers(0, 6, (13, m)).astype("f4")
     np.testing.assert_array_equal(search.ranks(jnp.asarray(costs)), brute_ranks(costs))
     front = costs[search.front_of(costs)]
-    assert {tuple(p) for p in front} == {tuple(p) for p in costs[brute_ranks(costs) == 0]} and len(front) == len({tuple(p) for p in front})
+    assert {tuple(p) for p in front} == {tuple(p) for p in costs[brute_ranks(costs) == 0]} and len(front) == len(
+        {tuple(p) for p in front}
+    )
 
 
 def test_crowding_by_hand():
@@ -42,6 +44,8 @@ def test_hypervolume_by_hand_and_pymoo():
     hv = pytest.importorskip("pymoo.indicators.hv")
     for seed in range(5):
         points = np.random.default_rng(seed).random((23, 2))
-        assert search.hypervolume(points, np.array([0.9, 0.8])) == pytest.approx(hv.HV(ref_point=np.array([0.9, 0.8]))(points))
+        assert search.hypervolume(points, np.array([0.9, 0.8])) == pytest.approx(
+            hv.HV(ref_point=np.array([0.9, 0.8]))(points)
+        )
     with pytest.raises(ValueError, match="2 objectives"):
         search.hypervolume(np.zeros((3, 3)), np.ones(3))

@@ -52,8 +52,15 @@ def test_explore_finds_the_exact_optima(four, mcm):
     best = np.full(2, np.inf)
     for kinds in itertools.product([0, 1], repeat=4):
         rows = np.broadcast_to(np.asarray(kinds, np.int8), (len(every), 4))
-        best = np.minimum(best, np.asarray(costs(pm.evaluate_many(four, mcm, pm.Schedule(every), table=table, kinds=rows), OBJECTIVES)).min(0))
-    front = search.explore(four, search.Space.mix(mcm, ["ws", "os"]), OBJECTIVES, 1, settings=search.Settings(16, 20, 64, 30))
+        best = np.minimum(
+            best,
+            np.asarray(costs(pm.evaluate_many(four, mcm, pm.Schedule(every), table=table, kinds=rows), OBJECTIVES)).min(
+                0
+            ),
+        )
+    front = search.explore(
+        four, search.Space.mix(mcm, ["ws", "os"]), OBJECTIVES, 1, settings=search.Settings(16, 20, 64, 30)
+    )
     np.testing.assert_allclose(front.costs.min(axis=0), best, atol=1e-5)
     assert front.evaluations == front.exact_evaluations + 3 * 16 * 20
     assert np.all(np.diff(front.costs[:, 0]) > 0) and np.all(np.diff(front.costs[:, 1]) < 0)
@@ -67,7 +74,10 @@ def test_relaxation_improves_on_where_it_started(four, mcm):
 
 
 def test_the_same_key_gives_the_same_front(four, mcm):
-    run = [search.explore(four, search.Space.fixed(mcm), OBJECTIVES, 5, settings=search.Settings(0, 0, 32, 8)) for _ in range(2)]
+    run = [
+        search.explore(four, search.Space.fixed(mcm), OBJECTIVES, 5, settings=search.Settings(0, 0, 32, 8))
+        for _ in range(2)
+    ]
     np.testing.assert_array_equal(run[0].assignment, run[1].assignment)
     assert all(run[0].mix(i) == "3 ws + 1 os" for i in range(len(run[0])))
 
@@ -83,8 +93,20 @@ def test_infeasible_candidates_are_worse_but_stay(four, mcm):
 
 def test_monolithic_twin_equals_the_catalogue(mcm):
     twin, ours = search.monolithic(mcm), pm.systems.load("monolithic-os")
-    for field in ("rows", "columns", "lanes", "buffer_bytes", "buffer_bytes_per_s", "static_w", "clock_hz", "mac_j", "dataflow"):
-        np.testing.assert_allclose(getattr(twin.chiplets, field), getattr(ours.chiplets, field), rtol=1e-12, err_msg=field)
+    for field in (
+        "rows",
+        "columns",
+        "lanes",
+        "buffer_bytes",
+        "buffer_bytes_per_s",
+        "static_w",
+        "clock_hz",
+        "mac_j",
+        "dataflow",
+    ):
+        np.testing.assert_allclose(
+            getattr(twin.chiplets, field), getattr(ours.chiplets, field), rtol=1e-12, err_msg=field
+        )
 
 
 def test_too_small_a_system_is_refused(four, mcm):
