@@ -102,7 +102,8 @@ def main():
     for (group, quantity), errors in sorted(groups.items()):
         e = np.asarray(errors) * 100
         row = dict(group=group, quantity=quantity, n=len(e), median_abs_percent=float(np.median(abs(e))),
-                   worst_abs_percent=float(abs(e).max()), median_percent=float(np.median(e)), over_5_percent=int((abs(e) > 5).sum()))  # fmt: skip
+                   worst_abs_percent=float(abs(e).max()),
+                   median_percent=float(np.median(e)), over_5_percent=int((abs(e) > 5).sum()))  # fmt: skip
         table.append(row)
         lines.append(f"{group:28}{quantity:12}{row['n']:5}{row['median_abs_percent']:14.2f}{row['worst_abs_percent']:13.2f}"
                      f"{row['median_percent']:12.2f}{row['over_5_percent']:10}")  # fmt: skip

@@ -264,7 +264,8 @@ def draw(folder: Path, front: Front, baseline: Front) -> list[str]:
 
     title = f"{' + '.join(front.workload.model_names)} on {front.space.system.name}, {front.workload.mix}"
     names = (front.objectives * 2)[:2] if len(front.objectives) == 1 else front.objectives[:2]
-    axes = tuple((_LABELS[n], _UNITS[OBJECTIVES[n][0]], OBJECTIVES[n][1]) for n in names)
+    units = {**_UNITS, "throughput_per_s": "inferences/s"}
+    axes = tuple((_LABELS[n], units[OBJECTIVES[n][0]], OBJECTIVES[n][1]) for n in names)
 
     def values(metrics):
         return np.stack([np.asarray(getattr(metrics, OBJECTIVES[n][0]), float) for n in names], axis=1)

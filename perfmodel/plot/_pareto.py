@@ -18,6 +18,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 _LEGEND_ROWS = 16  # mixes named in the legend; the rarest of more share one grey row
 _DPI = 150
 _SIZE_PX = (1600, 1100)
+_SQUEEZED = 0.35  # share of the frame under which the front gets a panel of its own
 _DECADE = 1.0  # axes that span more are logarithmic
 
 _PREFIXES = {-12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T"}
@@ -62,25 +63,42 @@ def plot_front(
     low, high = _frame(np.concatenate([points, star]), cloud, sign)
     scaled = [engineering(unit, np.sqrt(a * b)) for (_, unit, _), a, b in zip(axes, low, high, strict=True)]
     factor, units = np.asarray([f for f, _ in scaled]), [unit for _, unit in scaled]
+    frames = [(low, high)]
+    if (
+        baseline is not None and len(points) > 1
+    ):  # a far baseline squeezes the front into a corner: show that corner beside it
+        near = _frame(points, cloud[:0], sign)
+        if np.all(np.log(near[1] / near[0]) < _SQUEEZED * np.log(high / low)):
+            frames.append(near)
 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(_SIZE_PX[0] / _DPI, _SIZE_PX[1] / _DPI), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(fig)
-    ax = fig.add_subplot()
-    _axes(ax, axes, units, low * factor, high * factor)
     inside = np.all((cloud >= low) & (cloud <= high), axis=1)
     seen = cloud[inside] * factor
-    size = 3.0 if len(seen) > 3000 else 5.0
-    ax.plot(seen[:, 0], seen[:, 1], ".", color="#B8B8B8", markersize=size, markeredgewidth=0, zorder=1, rasterized=True)
-    stairs = _stairs(points, sign, low, high) * factor
-    ax.plot(stairs[:, 0], stairs[:, 1], color="#555555", linewidth=1.1, zorder=2)
-    handles = _markers(ax, points * factor, labels)
     notes = [(points[i], f"{what}: {labels[i]}") for i, what in _chosen(points, sign, axes).items()]
-    if baseline is not None:
-        handles += ax.plot(*(star[0] * factor), "*k", markersize=15, label=baseline[0], zorder=5)
-        notes.append((star[0], baseline[0]))
+    handles, panels = [], []
+    for i, (ax, (lowest, highest)) in enumerate(
+        zip(fig.subplots(1, len(frames), squeeze=False)[0], frames, strict=True)
+    ):
+        _axes(ax, axes, units, lowest * factor, highest * factor)
+        size = 3.0 if len(seen) > 3000 else 5.0
+        ax.plot(
+            seen[:, 0], seen[:, 1], ".", color="#B8B8B8", markersize=size, markeredgewidth=0, zorder=1, rasterized=True
+        )
+        stairs = _stairs(points, sign, lowest, highest) * factor
+        ax.plot(stairs[:, 0], stairs[:, 1], color="#555555", linewidth=1.1, zorder=2)
+        marked = _markers(ax, points * factor, labels)
+        words = [] if i < len(frames) - 1 else list(notes)
+        if baseline is not None and i == 0:
+            marked += ax.plot(*(star[0] * factor), "*k", markersize=15, label=baseline[0], zorder=5)
+            words.append((star[0], baseline[0]))
+        handles = handles or marked
+        if len(frames) > 1:
+            ax.set_title(("with the baseline", "the front, enlarged")[i], fontsize=11.5, loc="left")
+        panels.append((ax, words, stairs))
     fig.suptitle(title, x=0.01, ha="left", fontsize=14, fontweight="bold")
     fig.legend(
         handles=handles, loc="outside right upper", fontsize=9.5, title="mix (points on the front)", title_fontsize=9.5,
@@ -90,8 +108,9 @@ def plot_front(
     fig.supxlabel(caption, x=0.01, ha="left", fontsize=8.5, color="#444444")
 
     fig.draw_without_rendering()  # the layout stands from here on, so that texts can be placed by pixels
-    words = [(xy * factor, f"{name}\n{_values(xy * factor, units)}") for xy, name in notes]
-    _annotate(ax, words, np.concatenate([points * factor, star * factor]), stairs, seen)
+    for ax, words, stairs in panels:
+        texts = [(xy * factor, f"{name}\n{_values(xy * factor, units)}") for xy, name in words]
+        _annotate(ax, texts, np.concatenate([points * factor, star * factor]), stairs, seen)
     fig.savefig(path, dpi=_DPI)
     return fig
 
