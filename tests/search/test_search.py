@@ -31,7 +31,7 @@ def test_selection_keeps_the_front_and_drops_copies():
     c = jnp.asarray([[i, 7.0 - i] for i in range(4)] + [[9.0 + i, 9.0] for i in range(4)])
     chosen = select(Population(a, k, c), Population(a, k, c))
     assert len({tuple(r) for r in np.asarray(chosen.assignment)}) == 8  # every distinct one, no copy
-    worse = select(Population(a, k, c + 20), Population(a[::-1], k, c))
+    worse = select(Population(a, k, c + 20), Population(a + 1, k, c))
     assert {tuple(r) for r in np.asarray(worse.costs)} >= {(float(i), 7.0 - i) for i in range(4)}
 
 
