@@ -117,7 +117,9 @@ def main():
     note = "error = model / simulation - 1; passes in flight of each model: 3/4 of a round, at least 4 a chiplet"
     each = [dict(scenario=n, origin=o, errors_percent={k: 100 * v for k, v in e.items()}, **f) for n, o, e, f in judged]
     worst = sorted(each, key=lambda r: -abs(r["errors_percent"]["throughput"]))[:8]
-    lines.append("worst throughput: error %, chiplet segments, memory bytes simulated / modelled, chiplets over 90 % busy")
+    lines.append(
+        "worst throughput: error %, chiplet segments, memory bytes simulated / modelled, chiplets over 90 % busy"
+    )
     lines += [f"  {r['errors_percent']['throughput']:8.1f}{r['segments']:6}{r['memory_ratio']:8.2f}{r['saturated']:4}  "
               f"{r['scenario']}, {r['origin']}" for r in worst]  # fmt: skip
     report("oracle_accuracy", args, {"rows": table, "note": note, "schedules": each}, [*lines, note])

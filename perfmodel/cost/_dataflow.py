@@ -42,7 +42,9 @@ def on_chip(op: Operators, chip: Chiplets, smooth: bool = False) -> OnChip:
         buffer = jnp.where(chosen, flow.buffer_bytes, buffer)
         local = jnp.where(chosen, flow.local_bytes, local)
     matrix = op.is_matrix > 0
-    vector_bytes = op.in_elements * op.in_bits / 8 + (op.weight_elements * op.weight_bits + op.out_elements * op.out_bits) / 8
+    vector_bytes = (
+        op.in_elements * op.in_bits / 8 + (op.weight_elements * op.weight_bits + op.out_elements * op.out_bits) / 8
+    )
     return OnChip(
         cycles=jnp.where(matrix, cycles, ceil_divide(op.lane_ops, chip.lanes, smooth)),
         fill_cycles=jnp.where(matrix, fill, 0.0),
@@ -54,9 +56,7 @@ def on_chip(op: Operators, chip: Chiplets, smooth: bool = False) -> OnChip:
 def _sizes(op: Operators):
     """Loop bounds and bytes per element as floats of the computation's dtype."""
     dtype = jnp.result_type(float)
-    g, n, k, c, p, q, r, s = (
-        jnp.asarray(x, dtype) for x in (op.groups, op.batch, op.k, op.c, op.p, op.q, op.r, op.s)
-    )
+    g, n, k, c, p, q, r, s = (jnp.asarray(x, dtype) for x in (op.groups, op.batch, op.k, op.c, op.p, op.q, op.r, op.s))
     # rows of the window that are new when the window moves on by one output (none skipped, none read twice)
     new_r, new_s = jnp.minimum(r, op.stride), jnp.minimum(s, op.stride)
     return g, n, k, c, p, q, r, s, new_r, new_s, op.in_bits / 8, op.weight_bits / 8, op.out_bits / 8, op.psum_bits / 8
@@ -100,8 +100,13 @@ def _output_stationary(op: Operators, chip: Chiplets, smooth: bool) -> tuple[OnC
         # pixels lie along one dimension only: neighbours still pass inputs on in a row, rows of the window are read again
         traffic = k_tiles * window * (r / new_r) + p_tiles * k * depth * w_b + results
         other = OnChip(k_tiles * p_tiles * depth, fill, traffic, local)
-        better = (other.cycles < best.cycles) | ((other.cycles == best.cycles) & (other.buffer_bytes < best.buffer_bytes))
+        better = (other.cycles < best.cycles) | (
+            (other.cycles == best.cycles) & (other.buffer_bytes < best.buffer_bytes)
+        )
         best = OnChip(
-            jnp.where(better, other.cycles, best.cycles), fill, jnp.where(better, other.buffer_bytes, best.buffer_bytes), local
+            jnp.where(better, other.cycles, best.cycles),
+            fill,
+            jnp.where(better, other.buffer_bytes, best.buffer_bytes),
+            local,
         )
     return pixels, best

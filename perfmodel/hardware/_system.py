@@ -62,6 +62,10 @@ class System(eqx.Module):
 
         def mixed(field):
             field = jnp.asarray(field)
-            return field[jnp.argmax(kind, axis=1)] if jnp.issubdtype(field.dtype, jnp.integer) else kind @ field.astype(kind.dtype)
+            return (
+                field[jnp.argmax(kind, axis=1)]
+                if jnp.issubdtype(field.dtype, jnp.integer)
+                else kind @ field.astype(kind.dtype)
+            )
 
         return eqx.tree_at(lambda s: (s.chiplets, s.kind), self, (jax.tree.map(mixed, self.types), kind))

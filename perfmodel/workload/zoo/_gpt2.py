@@ -29,7 +29,9 @@ def gpt2(name: str, *, batch: int = 1, seq_len: int = 1024, lm_head: bool = Fals
 
     def linear(label, columns, depth, source, bias=True, **more):
         parameters = more.pop("parameters", columns * depth + columns * bias)
-        return graph.add(label, operator_row("gemm", k=columns, c=depth, p=rows, bits=bits, parameters=parameters), source)
+        return graph.add(
+            label, operator_row("gemm", k=columns, c=depth, p=rows, bits=bits, parameters=parameters), source
+        )
 
     def attention(label, k, c, source):
         row = operator_row("attention_gemm", groups=heads * batch, k=k, c=c, p=seq_len, bits=bits)
