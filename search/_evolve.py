@@ -17,7 +17,8 @@ _CROSSOVER = 0.7
 
 
 class Population(NamedTuple):
-    """`P` candidates: assignment of each operator, choice of type at each position, costs to be minimised."""
+    """`P` candidates: assignment of each operator, choice of type at each position, costs to be minimised. `select` sorts
+    them, the best first."""
 
     assignment: Int[Array, "P L"]
     kinds: Int[Array, "P D"]
@@ -42,10 +43,13 @@ def random_population(key, size: int, n_operators: int, n_chiplets: int, n_kinds
 def select(population: Population, offspring: Population) -> Population:
     """The better half of both: lower front first, then the less crowded; a copy of a candidate counts last."""
     both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), population, offspring)
-    rank = ranks(both.costs)
+    copies = _copies(both)
+    size = population.costs.shape[0]
+    # copies may fill the first fronts, so they are ranked last
+    rank = ranks(jnp.where(copies[:, None], jnp.inf, both.costs), enough=size)
     alone = crowding(both.costs, rank)
-    rank = jnp.where(_copies(both), jnp.iinfo(jnp.int32).max, rank)
-    best = jnp.lexsort((-alone, rank))[: population.costs.shape[0]]
+    rank = jnp.where(copies, jnp.iinfo(jnp.int32).max, rank)
+    best = jnp.lexsort((-alone, rank))[:size]
     return jax.tree.map(lambda x: x[best], both)
 
 
@@ -63,15 +67,12 @@ def _copies(population: Population) -> jax.Array:
 
 @jax.jit(static_argnums=(2, 3))
 def offspring(key, population: Population, n_chiplets: int, n_kinds: int) -> tuple[jax.Array, jax.Array]:
-    """As many children as there are parents."""
+    """As many children as there are parents; the parents are sorted, the best first, as `select` leaves them."""
     size = population.costs.shape[0]
-    rank = ranks(population.costs)
-    alone = crowding(population.costs, rank)
-    order = jnp.zeros(size, jnp.int32).at[jnp.lexsort((-alone, rank))].set(jnp.arange(size, dtype=jnp.int32))
     k_pick, k_cross, k_mutate, k_best = jax.random.split(key, 4)
 
     pick = jax.random.randint(k_pick, (2, 2, size), 0, size)
-    parents = jnp.where(order[pick[0]] < order[pick[1]], pick[0], pick[1])
+    parents = jnp.minimum(pick[0], pick[1])
     champions = jnp.argmin(population.costs, axis=0)
     champion = champions[jax.random.randint(k_best, (size,), 0, len(champions))]
     from_best = jnp.arange(size) % _BEST_SHARE == 0

@@ -169,6 +169,7 @@ class _Search:
         n = self.workload.n_operators
         assignment, kinds = first_random(self.key, size, self.workload, self.space)
         found = self._evaluated(assignment, kinds)
+        found = select(found, found)  # sorted
         if not self._more_than_one():
             return found
         if self.greedy:

@@ -1,5 +1,7 @@
 """Dominance: ranks and crowding for selection (JAX), fronts and hypervolume for reporting (NumPy). Everything is minimised."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,12 +10,16 @@ from jaxtyping import Array, Bool, Float, Int
 
 def dominates(a: Float[Array, "N M"], b: Float[Array, "K M"]) -> Bool[Array, "N K"]:
     """Whether each `a` is nowhere worse and somewhere better than each `b`."""
-    no_worse = jnp.all(a[:, None, :] <= b[None, :, :], axis=-1)
-    return no_worse & jnp.any(a[:, None, :] < b[None, :, :], axis=-1)
+    # objective by objective: a few fused N x K operations, never an array N x K x M
+    columns = [(a[:, None, m], b[None, :, m]) for m in range(a.shape[1])]
+    no_worse = functools.reduce(jnp.logical_and, [x <= y for x, y in columns])
+    return no_worse & functools.reduce(jnp.logical_or, [x < y for x, y in columns])
 
 
-def ranks(costs: Float[Array, "N M"]) -> Int[Array, "N"]:
-    """Front number of each point (0: not dominated), by peeling (Deb et al. 2002)."""
+def ranks(costs: Float[Array, "N M"], enough: int | None = None) -> Int[Array, "N"]:
+    """Front number of each point (0: not dominated), by peeling (Deb et al. 2002).
+
+    `enough`: stop after the front that makes it so many points; the rest get N."""
     n = costs.shape[0]
     beats = dominates(costs, costs)
 
@@ -24,7 +30,8 @@ def ranks(costs: Float[Array, "N M"]) -> Int[Array, "N"]:
         return jnp.where(front, level, rank), jnp.where(front, -1, count - lost), level + 1
 
     start = (jnp.full(n, n, jnp.int32), jnp.sum(beats, axis=0, dtype=jnp.int32), jnp.int32(0))
-    return jax.lax.while_loop(lambda s: jnp.any(s[0] == n), peel, start)[0]
+    wanted = n if enough is None else min(enough, n)
+    return jax.lax.while_loop(lambda s: jnp.sum(s[0] < n) < wanted, peel, start)[0]
 
 
 def crowding(costs: Float[Array, "N M"], rank: Int[Array, "N"]) -> Float[Array, "N"]:
