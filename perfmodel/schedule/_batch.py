@@ -22,7 +22,7 @@ KERNELS = ("scan", "fused")
 # Measured (benchmarks/schedules_per_second.py, benchmarks/gpu.py): the kernel and the chunk that are faster on a backend.
 # "scan": one step an operator, candidates side by side; "fused": steps unrolled in blocks, for devices with costly launches.
 _DEFAULT_KERNEL = {"cpu": "scan"}
-_CHUNK = {"cpu": 16384}
+_CHUNK = {"cpu": 32768}
 _FUSED_STEPS = 16
 _SMALLEST = 64  # smaller batches are filled up to this, larger ones to a power of two or whole chunks
 # Wider vectors pay on CPUs that have them.
@@ -81,7 +81,9 @@ def evaluate_many(
         stop = min(start + chunk, n)
 
         def cut(x, yes, start=start, stop=stop):
-            return _batch_last(_filled(x[start:stop], chunk)) if yes else x
+            if not yes:
+                return x
+            return _batch_last(x if n == chunk else _filled(x[start:stop], chunk))
 
         out = run(workload, system, jax.tree.map(cut, candidates, per_candidate), table, temperature)
         parts.append(out if stop - start == chunk else jax.tree.map(lambda x, m=stop - start: x[:m], out))
