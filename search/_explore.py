@@ -33,7 +33,7 @@ class Settings:
     starts: int = 192
     relaxed_steps: int = 60
     population: int = 512
-    generations: int = 500
+    generations: int = 250
 
 
 @dataclass
