@@ -1,0 +1,125 @@
+"""The memory hierarchy inside and above one PE array, as a loop-nest model sees it.
+
+Each operand (weights, inputs, outputs) has its own chain of memories, inner to outer; a memory may hold only some operands,
+and operands may share a memory or a port. All of it is data (padded to the longest chain), so that one compiled program
+serves every machine.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+OPERANDS = ("W", "I", "O")  # weights, inputs, outputs: the order of every operand axis
+# What crosses the two sides of a memory: the order of every direction axis. Only outputs use the middle two.
+DIRECTIONS = ("read_to_lower", "write_from_lower", "read_to_higher", "write_from_higher")
+LEVELS, MEMORIES, PORTS, ARRAY_DIMS = 4, 8, 16, 4  # room in the padded arrays
+
+
+class Port(NamedTuple):
+    """A port of one memory instance. `bits_per_cycle`: bandwidth; an access moves `access_bits`, in steps of `min_bits`."""
+
+    bits_per_cycle: float
+    access_bits: float
+    min_bits: float
+
+
+class Memory(NamedTuple):
+    """A memory as it is declared: `serves` are the array dimensions over which one instance is shared (none: one a PE).
+
+    `ports`: name -> Port; `route`: (operand, direction) -> name of the port it uses. Energies are per access."""
+
+    name: str
+    capacity_bits: float
+    read_j: float
+    write_j: float
+    serves: tuple[str, ...]
+    ports: dict[str, Port]
+    route: dict[tuple[str, str], str]
+
+
+class Hierarchy(eqx.Module):
+    """Chains of memories over a PE array of `A` dimensions, padded to `LEVELS` a chain, `MEMORIES` and `PORTS`.
+
+    - `array`: extent of each array dimension (1 where unused).  `mac_j`: energy of one multiply-accumulate.
+    - `held[t, l]`: chain of operand t has a level l.  `memory[t, l]`: which memory that is (0 where none).
+    - `capacity_bits[m]` of one instance; `read_j, write_j[t, l]` per access.
+    - `bits_per_cycle, access_bits, min_bits[t, l, way]` of the port used; `uses[p, t, l, way]`: 1.0 where it is port p.
+    - `stores[m, t, l]`: 1.0 where level l of operand t is memory m.  `outermost[p]`: 1.0 for ports of the outermost memory.
+    - `entry[t, a]`: the level below which array dimension a is unrolled for operand t (0: below its innermost memory).
+    """
+
+    array: Float[Array, "A"]
+    mac_j: Float[Array, ""]
+    held: Bool[Array, "3 levels"]
+    memory: Int[Array, "3 levels"]
+    capacity_bits: Float[Array, "memories"]
+    read_j: Float[Array, "3 levels"]
+    write_j: Float[Array, "3 levels"]
+    bits_per_cycle: Float[Array, "3 levels 4"]
+    access_bits: Float[Array, "3 levels 4"]
+    min_bits: Float[Array, "3 levels 4"]
+    uses: Float[Array, "ports 3 levels 4"]
+    stores: Float[Array, "memories 3 levels"]
+    outermost: Float[Array, "ports"]
+    entry: Int[Array, "3 A"]
+
+
+def hierarchy(array: dict[str, int], mac_j: float, memories: list[Memory], chains: dict[str, list[str]]) -> Hierarchy:
+    """A machine from its declaration: array dimensions, memories, and the chain of each operand, inner to outer.
+
+    Raises ValueError naming the memory or operand where a chain is too long, a memory unknown or a route missing.
+    """
+    index = {memory.name: i for i, memory in enumerate(memories)}
+    ports = [(memory.name, name) for memory in memories for name in memory.ports]
+    for what, number, room in (("memories", len(memories), MEMORIES), ("ports", len(ports), PORTS),
+                               ("array dimensions", len(array), ARRAY_DIMS)):  # fmt: skip
+        if number > room:
+            raise ValueError(f"{number} {what}; at most {room} are supported")
+    shape = (len(OPERANDS), LEVELS)
+    held, memory = np.zeros(shape, bool), np.zeros(shape, np.int32)
+    read_j, write_j = np.zeros(shape), np.zeros(shape)
+    widths = np.ones((3, *shape, len(DIRECTIONS)))
+    uses, stores = np.zeros((PORTS, *shape, len(DIRECTIONS))), np.zeros((MEMORIES, *shape))
+    entry = np.zeros((len(OPERANDS), ARRAY_DIMS), np.int32)
+    outermost = np.zeros(PORTS)
+    for t, operand in enumerate(OPERANDS):
+        chain = chains[operand]
+        if not 1 <= len(chain) <= LEVELS:
+            raise ValueError(f"operand {operand}: {len(chain)} memories; allowed: 1 to {LEVELS}")
+        for level, name in enumerate(chain):
+            if name not in index:
+                raise ValueError(f"operand {operand}: memory {name!r} is not declared; declared: {', '.join(index)}")
+            here = memories[index[name]]
+            held[t, level], memory[t, level] = True, index[name]
+            read_j[t, level], write_j[t, level] = here.read_j, here.write_j
+            stores[index[name], t, level] = 1.0
+            for way, direction in enumerate(DIRECTIONS):
+                port = here.route.get((operand, direction))
+                if port is None:
+                    continue  # a way this operand never takes
+                widths[:, t, level, way] = here.ports[port]
+                uses[ports.index((name, port)), t, level, way] = 1.0
+        for a, dimension in enumerate(array):
+            inside = [dimension in memories[index[name]].serves for name in chain]
+            entry[t, a] = inside.index(True) if True in inside else len(chain)
+    last = chains["W"][-1]
+    for p, (name, _) in enumerate(ports):
+        outermost[p] = float(name == last)
+    return Hierarchy(
+        array=np.asarray([*array.values(), *[1] * (ARRAY_DIMS - len(array))], np.float64),
+        mac_j=np.float64(mac_j),
+        held=held,
+        memory=memory,
+        capacity_bits=np.asarray([m.capacity_bits for m in memories] + [np.inf] * (MEMORIES - len(memories))),
+        read_j=read_j,
+        write_j=write_j,
+        bits_per_cycle=widths[0],
+        access_bits=widths[1],
+        min_bits=widths[2],
+        uses=uses,
+        stores=stores,
+        outermost=outermost,
+        entry=entry,
+    )
