@@ -9,82 +9,96 @@ every dataflow is fixed (this floor's mapper chooses among few): the table floor
   pass inputs on, so that a pixel is read once per filter. The rows of a GEMM fold over both dimensions.
 - `os-flex`: output-stationary with any two output dimensions unrolled: pixels x pixels as in `os`, filters x pixels or
   pixels x filters, whichever takes the fewest cycles (then the least buffer traffic).
+- `os-systolic`, `ws-systolic`, `is-systolic`: see `_systolic`.  `rs`: see `_row_stationary`.
 """
 
-from typing import NamedTuple
-
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jax.core import Tracer
 
 from .._numerics import ceil_divide
-from ..hardware import Chiplets
+from ..hardware import DATAFLOWS, Chiplets
 from ..workload import Operators
+from ._flow import OnChip as OnChip
+from ._flow import sizes
+from ._row_stationary import row_stationary
+from ._systolic import OS as OS_SYSTOLIC
+from ._systolic import systolic
 
-
-class OnChip(NamedTuple):
-    """Of one pass: cycles of the array or of the lanes, cycles to fill and drain, bytes through the buffer and the PEs' own stores."""
-
-    cycles: Float[Array, "..."]
-    fill_cycles: Float[Array, "..."]
-    buffer_bytes: Float[Array, "..."]
-    local_bytes: Float[Array, "..."]
+_OS, _OS_FLEX, _RS = (DATAFLOWS.index(name) for name in ("os", "os-flex", "rs"))
 
 
 def on_chip(op: Operators, chip: Chiplets, smooth: bool = False) -> OnChip:
     """Cycles and accesses of operators on chiplets (elementwise). Matrix rows run on the array, others on the lanes."""
-    # in the order of hardware.DATAFLOWS
-    by_flow = [_weight_stationary(op, chip, smooth), *_output_stationary(op, chip, smooth)]
-    cycles, fill, buffer, local = by_flow[0]
-    for code, flow in enumerate(by_flow[1:], start=1):
-        chosen = chip.dataflow == code
-        cycles = jnp.where(chosen, flow.cycles, cycles)
-        fill = jnp.where(chosen, flow.fill_cycles, fill)
-        buffer = jnp.where(chosen, flow.buffer_bytes, buffer)
-        local = jnp.where(chosen, flow.local_bytes, local)
-    matrix = op.is_matrix > 0
+    array, matrix = _array(op, chip, smooth), op.is_matrix > 0
     vector_bytes = (
         op.in_elements * op.in_bits / 8 + (op.weight_elements * op.weight_bits + op.out_elements * op.out_bits) / 8
     )
-    return OnChip(
-        cycles=jnp.where(matrix, cycles, ceil_divide(op.lane_ops, chip.lanes, smooth)),
-        fill_cycles=jnp.where(matrix, fill, 0.0),
-        buffer_bytes=jnp.where(matrix, buffer, vector_bytes),
-        local_bytes=jnp.where(matrix, local, 0.0),
-    )
+    vector = OnChip(
+        cycles=ceil_divide(op.lane_ops, chip.lanes, smooth),
+        fill_cycles=0.0,
+        buffer_bytes=vector_bytes,
+        local_bytes=0.0,
+        input_reads=op.in_elements,
+        weight_reads=op.weight_elements,
+        output_writes=op.out_elements,
+    )  # type: ignore[arg-type]
+    return OnChip(*(jnp.where(matrix, a, v) for a, v in zip(array, vector, strict=True)))
 
 
-def _sizes(op: Operators):
-    """Loop bounds and bytes per element as floats of the computation's dtype."""
+def _array(op: Operators, chip: Chiplets, smooth: bool) -> OnChip:
+    """The matrix operators, in the dataflow of each chiplet. Rarer dataflows are worked out only where a chiplet has one."""
+    shape = jnp.broadcast_shapes(*(jnp.shape(x) for x in jax.tree.leaves((op, chip))))
     dtype = jnp.result_type(float)
-    g, n, k, c, p, q, r, s = (jnp.asarray(x, dtype) for x in (op.groups, op.batch, op.k, op.c, op.p, op.q, op.r, op.s))
-    # rows of the window that are new when the window moves on by one output (none skipped, none read twice)
-    new_r, new_s = jnp.minimum(r, op.stride), jnp.minimum(s, op.stride)
-    return g, n, k, c, p, q, r, s, new_r, new_s, op.in_bits / 8, op.weight_bits / 8, op.out_bits / 8, op.psum_bits / 8
+
+    def chosen(*flows: tuple[int, OnChip]) -> OnChip:
+        """Of the (first code, costs) given, the last whose first code is not above the chiplet's dataflow."""
+        (_, best), *others = flows
+        for code, flow in others:
+            best = OnChip(*(jnp.where(chip.dataflow >= code, a, b) for a, b in zip(flow, best, strict=True)))
+        return OnChip(*(jnp.broadcast_to(x, shape).astype(dtype) for x in best))
+
+    os, flexible = _output_stationary(op, chip, smooth)
+    usual = chosen((0, _weight_stationary(op, chip, smooth)), (_OS, os), (_OS_FLEX, flexible))
+
+    def with_rare() -> OnChip:
+        return chosen((0, usual), (OS_SYSTOLIC, systolic(op, chip, smooth)), (_RS, row_stationary(op, chip, smooth)))
+
+    if not isinstance(chip.dataflow, Tracer):
+        return with_rare() if np.any(chip.dataflow >= OS_SYSTOLIC) else usual
+    return jax.lax.cond(jnp.any(chip.dataflow >= OS_SYSTOLIC), with_rare, lambda: usual)
 
 
 def _weight_stationary(op: Operators, chip: Chiplets, smooth: bool) -> OnChip:
-    g, n, k, c, p, q, r, s, _, new_s, in_b, w_b, out_b, sum_b = _sizes(op)
+    g, n, k, c, p, q, r, s, _, new_s, in_b, w_b, out_b, sum_b = sizes(op)
     k_tiles, c_tiles = ceil_divide(k, chip.rows, smooth), ceil_divide(c, chip.columns, smooth)
     pixels = g * n * p * q
-    outputs = pixels * k
-    inputs = pixels * k_tiles * c * r * new_s * in_b  # the window slides along a row and re-reads R new columns
+    outputs, weights = pixels * k, g * k * c * r * s
+    inputs = pixels * k_tiles * c * r * new_s  # the window slides along a row and re-reads R new columns
     sums = outputs * (2 * (c_tiles - 1) * sum_b + out_b)  # partial sums out and back between C tiles, then the result
     return OnChip(
         cycles=pixels * k_tiles * c_tiles * r * s,
         fill_cycles=chip.rows + chip.columns,
-        buffer_bytes=inputs + g * k * c * r * s * w_b + sums,
+        buffer_bytes=inputs * in_b + weights * w_b + sums,
         local_bytes=outputs * c * r * s * (in_b + w_b) + outputs * r * s * c_tiles * 2 * sum_b,
+        input_reads=inputs,
+        weight_reads=weights,
+        output_writes=outputs * c_tiles,
     )
 
 
 def _output_stationary(op: Operators, chip: Chiplets, smooth: bool) -> tuple[OnChip, OnChip]:
-    g, n, k, c, p, q, r, s, new_r, new_s, in_b, w_b, out_b, _ = _sizes(op)
+    g, n, k, c, p, q, r, s, new_r, new_s, in_b, w_b, out_b, _ = sizes(op)
     depth = g * c * r * s
-    macs = depth * n * k * p * q
-    local = macs * (in_b + w_b)
-    window = g * n * c * p * q * new_r * new_s * in_b  # every input once for one filter
-    results = g * n * k * p * q * out_b
+    outputs = n * k * p * q
+    local = depth * outputs * (in_b + w_b)
+    window = g * n * c * p * q * new_r * new_s  # every input once for one filter
     fill = chip.rows + chip.columns
+
+    def flow(cycles, inputs, weights) -> OnChip:
+        traffic = inputs * in_b + weights * w_b + g * outputs * out_b
+        return OnChip(cycles, fill, traffic, local, inputs, weights, g * outputs)
 
     gemm = q == 1  # rows of a GEMM fold over both dimensions
     folds = n * jnp.where(
@@ -92,21 +106,15 @@ def _output_stationary(op: Operators, chip: Chiplets, smooth: bool) -> tuple[OnC
         ceil_divide(p, chip.rows * chip.columns, smooth),
         ceil_divide(p, chip.rows, smooth) * ceil_divide(q, chip.columns, smooth),
     )
-    pixels = OnChip(folds * k * depth, fill, k * window + folds * k * depth * w_b + results, local)
+    pixels = flow(folds * k * depth, k * window, folds * k * depth)
 
     best = pixels
     for over_k, over_pixels in ((chip.rows, chip.columns), (chip.columns, chip.rows)):
         k_tiles, p_tiles = ceil_divide(k, over_k, smooth), ceil_divide(n * p * q, over_pixels, smooth)
         # pixels lie along one dimension only: neighbours still pass inputs on in a row, rows of the window are read again
-        traffic = k_tiles * window * (r / new_r) + p_tiles * k * depth * w_b + results
-        other = OnChip(k_tiles * p_tiles * depth, fill, traffic, local)
+        other = flow(k_tiles * p_tiles * depth, k_tiles * window * (r / new_r), p_tiles * k * depth)
         better = (other.cycles < best.cycles) | (
             (other.cycles == best.cycles) & (other.buffer_bytes < best.buffer_bytes)
         )
-        best = OnChip(
-            jnp.where(better, other.cycles, best.cycles),
-            fill,
-            jnp.where(better, other.buffer_bytes, best.buffer_bytes),
-            local,
-        )
+        best = OnChip(*(jnp.where(better, a, b) for a, b in zip(other, best, strict=True)))
     return pixels, best

@@ -1,4 +1,6 @@
-"""Pictures of what came out: a Pareto front, a schedule over time. Matplotlib is imported when one is drawn."""
+"""Pictures of what came out: a front, a schedule over time, predicted against measured. Matplotlib is imported when drawing."""
 
 from ._pareto import plot_front as plot_front
+from ._sensitivity import plot_sensitivities as plot_sensitivities
 from ._timeline import plot_schedule as plot_schedule
+from ._validation import plot_validation as plot_validation

@@ -1,0 +1,13 @@
+"""Checks of the model against other tools and measurements, and fits of its parameters to them."""
+
+from ._comparison import Comparison as Comparison
+from ._comparison import figures as figures
+from ._comparison import relative_errors as relative_errors
+from ._gpu_kernels import calibrate as calibrate
+from ._table_file import JSON as JSON
+from ._table_file import Column as Column
+from ._table_file import Optional as Optional
+from ._table_file import read_table as read_table
+from ._validate import KINDS as KINDS
+from ._validate import compare as compare
+from ._validate import validate as validate
