@@ -63,17 +63,19 @@ def explored(summary: dict, directory: str) -> str:
     return "\n".join(lines)
 
 
-def evaluated(arguments) -> dict:
-    """Metrics of the command `evaluate`, as plain numbers."""
+def evaluated(arguments) -> tuple[dict, list[str]]:
+    """Metrics of the command `evaluate`, as plain numbers; and paragraphs of the reports asked for."""
     import jax
 
     import perfmodel as pm
     from perfmodel.schedule import ENERGY_PARTS, GREEDY, VIOLATIONS, greedy_schedule
 
     from ._explore import check_possible
+    from ._report_command import asked_for, reported
     from ._run import load_workload
     from ._space import Space
 
+    asked_for(arguments)  # bad values are refused before anything is computed
     workload = load_workload(arguments.workload, batch=arguments.batch, seq_len=arguments.seq_len, mix=arguments.mix)
     system = pm.systems.load(arguments.system)
     check_possible(workload, Space.fixed(system))
@@ -83,7 +85,13 @@ def evaluated(arguments) -> dict:
         schedule, name = load_schedule(arguments.schedule, workload, system), arguments.schedule
     else:
         schedule, name = greedy_schedule(workload, system), GREEDY
-    metrics = jax.tree.map(np.asarray, pm.evaluate(workload, system, schedule))
+    mappings, table = None, None
+    if arguments.mapper:
+        from perfmodel.cost import map_workload
+
+        mappings = map_workload(workload, system, arguments.mapper, sub_batch=int(schedule.sub_batch))
+        table = pm.cost_table(workload, system, schedule.sub_batch, mappings=mappings)
+    metrics = jax.tree.map(np.asarray, pm.evaluate(workload, system, schedule, table=table))
     answer = {f: _plain(getattr(metrics, f)) for f in metrics.__dataclass_fields__ if f != "models"}
     answer.update(
         bottleneck_name=system.resource_names[int(metrics.bottleneck)],
@@ -95,10 +103,11 @@ def evaluated(arguments) -> dict:
             n: dict(latency_s=float(metrics.models.latency_s[m]), throughput_per_s=float(metrics.models.throughput_per_s[m]))
             for m, n in enumerate(workload.model_names)
         },
-        schedule=name, system=system.name, mix=workload.mix,
+        schedule=name, system=system.name, mix=workload.mix, mapper=arguments.mapper or None,
         assignment=[system.chiplet_names[d] for d in np.asarray(schedule.assignment)],
     )  # fmt: skip
-    return answer
+    more, paragraphs = reported(arguments, workload, system, schedule, mappings)
+    return answer | more, paragraphs
 
 
 def metrics_text(a: dict) -> str:
@@ -158,7 +167,7 @@ def models_text(a: dict) -> str:
 def systems(arguments) -> dict:
     """The list of systems, or one with its parts."""
     import perfmodel as pm
-    from perfmodel.cost import system_area_mm2, system_usd
+    from perfmodel.cost import die_areas_mm2, system_area_mm2, system_price
     from perfmodel.hardware import DATAFLOWS
 
     if arguments.name is None:
@@ -184,7 +193,13 @@ def systems(arguments) -> dict:
         package={f: float(getattr(p, f)) for f in ("link_bytes_per_s", "port_bytes_per_s", "hop_s", "hop_j_per_byte")}
         | {"links": list(p.link_names)},
         memory=[{"name": n} | {f: float(getattr(m, f)[i]) for f in m.__dataclass_fields__ if f != "names"} for i, n in enumerate(m.names)],
-        technology=s.technology.name, area_mm2=float(system_area_mm2(s)), cost_usd=float(system_usd(s)),
+        technology=s.technology.name, area_mm2=float(system_area_mm2(s)), cost_usd=float(sum(system_price(s))),
+        silicon=dict(
+            packaging=s.technology.packaging.kind, yield_model=s.technology.yield_model,
+            die_mm2=dict(zip(s.chiplet_names, map(float, die_areas_mm2(s)), strict=True)),
+            io_dies=int(s.technology.packaging.io_dies), io_die_mm2=float(s.technology.packaging.io_die_mm2),
+            **{field: float(usd) for field, usd in system_price(s)._asdict().items()},
+        ),
     )  # fmt: skip
 
 
@@ -201,7 +216,17 @@ def systems_text(a: dict) -> str:
     for tier in a["memory"]:
         lines.append(f"memory {tier['name']}")
         lines += [f"  {field:22}{value:.6g}" for field, value in tier.items() if field != "name"]
-    lines.append(f"{a['technology']}: {a['area_mm2']:.4g} mm2 of silicon, {a['cost_usd']:.4g} USD")
+    from perfmodel.hardware import RETICLE_MM2
+
+    parts, dies = a["silicon"], a["silicon"]["die_mm2"].values()
+    lines.append(f"silicon: {a['technology']}, {parts['packaging']} packaging, {parts['yield_model']} yield")
+    some = f"{min(dies):.4g}" if max(dies) - min(dies) < 1e-3 * max(dies) else f"{min(dies):.4g} to {max(dies):.4g}"
+    io = f" and {parts['io_dies']} I/O dies of {parts['io_die_mm2']:.4g} mm2" if parts["io_dies"] else ""
+    lines.append(f"  {'area':22}{a['area_mm2']:.4g} mm2: {len(dies)} of {some} mm2{io}")
+    if max(dies) > RETICLE_MM2:
+        lines.append(f"  {'':22}a die is larger than a reticle, {RETICLE_MM2:g} mm2")
+    lines.append(f"  {'price':22}{a['cost_usd']:.4g} USD: dies {parts['dies_usd']:.4g}, package {parts['package_usd']:.4g}, "
+                 f"memory {parts['memory_usd']:.4g}")  # fmt: skip
     return "\n".join(lines)
 
 

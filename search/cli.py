@@ -80,6 +80,17 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--schedule", metavar="FILE", help="JSON: {assignment: [chiplet names], order, window, sub_batch}"
     )
+    made.add_argument("--mapper", default="", metavar="OBJECTIVE",
+                      help="search each operator's loop nest for least latency, energy or edp instead of the closed form of its "
+                      "dataflow; --report prints the nests")  # fmt: skip
+    made.add_argument("--report", nargs="?", type=int, const=15, metavar="N",
+                      help="time, bound and energy by operator; prints the N that matter most (15 if no N is given)")  # fmt: skip
+    made.add_argument("--sort", default="latency", help="what matters in a report: latency, energy or memory")
+    made.add_argument(
+        "--sensitivities", metavar="METRICS",
+        help="d log(metric)/d log(p) of every hardware parameter p; throughput, latency, energy, edp, power, area, cost",
+    )  # fmt: skip
+    made.add_argument("--out", metavar="DIR", help="where to write both: CSV files, and a tornado plot a metric")
 
     made = command("models", _models, "list the models, or show the operators of one")
     made.add_argument("name", nargs="?", metavar="NAME|FILE")
@@ -87,6 +98,15 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--seq-len", type=int, default=1024)
     made = command("systems", _systems, "list the systems, or show the parts of one")
     made.add_argument("name", nargs="?", metavar="NAME|FILE")
+    made = command("validate", _validate, "check the model against a file of references; error table, picture, JSON")
+    made.add_argument("kind", metavar="KIND", help=f"one of {', '.join(_kinds())}")
+    made.add_argument("file", metavar="FILE")
+    made.add_argument("--parameters", metavar="FILE", help="calibrated parameters, for kinds that take any")
+    made.add_argument("--out", metavar="DIR", help="where to write (default: validate-KIND)")
+    made = command("calibrate", _calibrate, "fit the constants of GPU kernels to measurements")
+    made.add_argument("kind", metavar="KIND", help="gpu-kernels")
+    made.add_argument("file", metavar="FILE")
+    made.add_argument("--out", required=True, metavar="PARAMETERS", help="parameter file to write (JSON)")
     made = command("plot", _plot, "redraw every picture of a run")
     made.add_argument("directory", metavar="DIR")
     return parser
@@ -96,6 +116,12 @@ def _setting(name: str) -> int:
     from ._explore import Settings
 
     return {f.name: f.default for f in fields(Settings)}[name.replace("-", "_")]  # type: ignore[return-value]
+
+
+def _kinds() -> list[str]:
+    from perfmodel.calibration import KINDS
+
+    return list(KINDS)
 
 
 def _use_compilation_cache() -> None:
@@ -138,7 +164,8 @@ def _explore(arguments) -> None:
 
 
 def _evaluate(arguments) -> None:
-    show.output(show.evaluated(arguments), arguments.json, show.metrics_text)
+    answer, paragraphs = show.evaluated(arguments)
+    show.output(answer, arguments.json, lambda a: "\n\n".join([show.metrics_text(a), *paragraphs]))
 
 
 def _models(arguments) -> None:
@@ -147,6 +174,19 @@ def _models(arguments) -> None:
 
 def _systems(arguments) -> None:
     show.output(show.systems(arguments), arguments.json, show.systems_text)
+
+
+def _validate(arguments) -> None:
+    from ._validate_command import validated, validated_text
+
+    answer, _ = validated(arguments.kind, arguments.file, arguments.parameters, arguments.out)
+    show.output(answer, arguments.json, validated_text)
+
+
+def _calibrate(arguments) -> None:
+    from ._calibrate_command import calibrated, calibrated_text
+
+    show.output(calibrated(arguments.kind, arguments.file, arguments.out), arguments.json, calibrated_text)
 
 
 def _plot(arguments) -> None:

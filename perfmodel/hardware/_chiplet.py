@@ -7,8 +7,9 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-# The code of a dataflow is its place here. os-flex: output-stationary with any two output dimensions unrolled.
-DATAFLOWS = ("ws", "os", "os-flex")
+# The code of a dataflow is its place here: append, never reorder. os-flex: output-stationary with any two output dimensions
+# unrolled; *-systolic: operands handed on from PE to PE (SCALE-Sim); rs: row-stationary (Eyeriss).
+DATAFLOWS = ("ws", "os", "os-flex", "os-systolic", "ws-systolic", "is-systolic", "rs")
 
 
 class Chiplets(eqx.Module):
@@ -18,6 +19,7 @@ class Chiplets(eqx.Module):
     - `lanes`: vector lanes, one operation a cycle each.  `launch_s`: overhead of starting an operator.
     - `buffer_bytes, buffer_bytes_per_s`: the on-chip buffer and its bandwidth to the array.
     - `static_w`: power drawn whether busy or not.
+    - `other_mm2`: area of the die that is neither MACs nor buffer nor die-to-die interface.
     """
 
     rows: Float[Array, "D"]
@@ -33,6 +35,7 @@ class Chiplets(eqx.Module):
     local_j_per_byte: Float[Array, "D"]
     buffer_j_per_byte: Float[Array, "D"]
     static_w: Float[Array, "D"]
+    other_mm2: Float[Array, "D"]
 
     @property
     def n_chiplets(self) -> int:

@@ -8,12 +8,13 @@ import numpy as np
 
 from .._files import decode_file
 from .._names import unknown_name
+from . import _silicon_config as silicon
 from ._chiplet import DATAFLOWS, stack_chiplets
 from ._memory import MemoryTiers
 from ._package import mesh
 from ._quantity import quantity
 from ._system import System
-from ._technology import TECHNOLOGIES, technology
+from ._technology import Technology
 
 Amount = float | str
 
@@ -26,12 +27,16 @@ class _Type(msgspec.Struct, forbid_unknown_fields=True):
     lanes: int
     buffer: Amount
     buffer_bandwidth: Amount
-    mac_energy: Amount
-    lane_energy: Amount
-    local_energy: Amount
-    buffer_energy: Amount
-    static_power: Amount
+    # energies left out: the technology's for operands of this precision, and for a buffer of this size
+    precision: str = "int8"
+    mac_energy: Amount | None = None
+    lane_energy: Amount | None = None
+    local_energy: Amount | None = None
+    buffer_energy: Amount | None = None
+    static_power: Amount | None = None
     launch: Amount = 0.0
+    area: Amount | None = None  # of the whole die
+    other_area: Amount | None = None  # instead: what is neither MACs nor buffer nor die-to-die interface
 
 
 class _Position(msgspec.Struct, forbid_unknown_fields=True):
@@ -42,10 +47,15 @@ class _Position(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Package(msgspec.Struct, forbid_unknown_fields=True):
-    link: Amount
-    port: Amount
-    hop_latency: Amount
-    hop_energy: Amount
+    link: Amount | None = None  # of one chiplet alone: not needed
+    port: Amount | None = None
+    hop_latency: Amount | None = None
+    hop_energy: Amount | None = None  # default: the link kind's
+    link_kind: str | None = None
+    packaging: str = "organic"
+    phy_area: Amount | None = None  # per bandwidth; default: the link kind's, or 0
+    io_dies: int = 0
+    io_die_area: Amount = 0.0
 
 
 class _Tier(msgspec.Struct, forbid_unknown_fields=True):
@@ -53,14 +63,15 @@ class _Tier(msgspec.Struct, forbid_unknown_fields=True):
     capacity: Amount
     bandwidth: Amount
     latency: Amount
-    energy: Amount
+    energy: Amount | None = None  # default: the kind's
     static_power: Amount = 0.0
-    price: Amount = 0.0
+    price: Amount | None = None  # default: the kind's, or 0
+    kind: str | None = None
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
     name: str
-    technology: str
+    technology: str | silicon.TechnologyChoice
     types: dict[str, _Type]
     chiplets: list[_Position]
     memory: list[_Tier]
@@ -99,11 +110,10 @@ def _catalog_file(name: str) -> Path:
 
 
 def _system(where: str, file: _File) -> System:
-    if file.technology not in TECHNOLOGIES:
-        raise unknown_name(f"{where}: technology", file.technology, TECHNOLOGIES)
     if not file.types:
         raise ValueError(f"{where}: types is empty; at least one chiplet type is needed")
-    types = stack_chiplets([_chiplet_type(f"{where}: types.{name}", t) for name, t in file.types.items()])
+    process = silicon.read_technology(where, file.technology, file.package)
+    types = stack_chiplets([_chiplet_type(f"{where}: types.{name}", t, process) for name, t in file.types.items()])
     type_names = tuple(file.types)
     if not file.chiplets:
         raise ValueError(f"{where}: chiplets is empty; at least one is needed")
@@ -121,7 +131,7 @@ def _system(where: str, file: _File) -> System:
         raise ValueError(f"{where}: package is missing; {len(file.chiplets)} chiplets need a network")
     if len(file.memory) != 1:
         raise ValueError(f"{where}: memory has {len(file.memory)} tiers; allowed: exactly 1")
-    link = file.package or _Package(link=1e9, port=1e9, hop_latency=0.0, hop_energy=0.0)  # one chiplet: never used
+    link = _network(where, file.package, len(file.chiplets), process)
     kind = np.asarray([type_names.index(c.type) for c in file.chiplets], np.int32)
     names = tuple(c.name for c in file.chiplets)
     at = f"{where}: package"
@@ -139,7 +149,7 @@ def _system(where: str, file: _File) -> System:
         chiplets=types.pick(kind),
         memory=_tiers(where, file.memory),
         package=package,
-        technology=technology(file.technology),
+        technology=process,
         types=types,
         kind=kind,
         name=file.name,
@@ -148,12 +158,29 @@ def _system(where: str, file: _File) -> System:
     )
 
 
-def _chiplet_type(where: str, t: _Type) -> dict:
+def _network(where: str, package: _Package | None, n_chiplets: int, process: Technology) -> _Package:
+    """The package with everything that a network needs; of one chiplet alone, anything: it is never used."""
+    if n_chiplets == 1:
+        return _Package(link=1e9, port=1e9, hop_latency=0.0, hop_energy=0.0)
+    assert package is not None
+    energy = package.hop_energy
+    if energy is None and package.link_kind is not None:
+        energy = silicon.link_j_per_byte(package.link_kind, process)
+    full = msgspec.structs.replace(package, hop_energy=energy)
+    for field in ("link", "port", "hop_latency", "hop_energy"):
+        if getattr(full, field) is None:
+            or_kind = " (or a link_kind)" if field == "hop_energy" else ""
+            raise ValueError(f"{where}: package.{field} is missing{or_kind}; {n_chiplets} chiplets need a network")
+    return full
+
+
+def _chiplet_type(where: str, t: _Type, process: Technology) -> dict:
     if t.dataflow not in DATAFLOWS:
         raise unknown_name(f"{where}.dataflow", t.dataflow, DATAFLOWS)
     for field in ("rows", "columns", "lanes"):
         if getattr(t, field) < 1:
             raise ValueError(f"{where}.{field} is {getattr(t, field)}; allowed: an integer of at least 1")
+    default = silicon.chiplet_defaults(where, t, process)
     return dict(
         rows=t.rows,
         columns=t.columns,
@@ -163,15 +190,18 @@ def _chiplet_type(where: str, t: _Type) -> dict:
         buffer_bytes=quantity(t.buffer, "bytes", f"{where}.buffer"),
         buffer_bytes_per_s=quantity(t.buffer_bandwidth, "bytes_per_s", f"{where}.buffer_bandwidth"),
         launch_s=quantity(t.launch, "s", f"{where}.launch", zero=True),
-        mac_j=quantity(t.mac_energy, "j", f"{where}.mac_energy", zero=True),
-        lane_op_j=quantity(t.lane_energy, "j", f"{where}.lane_energy", zero=True),
-        local_j_per_byte=quantity(t.local_energy, "j_per_byte", f"{where}.local_energy", zero=True),
-        buffer_j_per_byte=quantity(t.buffer_energy, "j_per_byte", f"{where}.buffer_energy", zero=True),
-        static_w=quantity(t.static_power, "w", f"{where}.static_power", zero=True),
+        mac_j=quantity(default.mac_energy, "j", f"{where}.mac_energy", zero=True),
+        lane_op_j=quantity(default.lane_energy, "j", f"{where}.lane_energy", zero=True),
+        local_j_per_byte=quantity(default.local_energy, "j_per_byte", f"{where}.local_energy", zero=True),
+        buffer_j_per_byte=quantity(default.buffer_energy, "j_per_byte", f"{where}.buffer_energy", zero=True),
+        static_w=quantity(default.static_power, "w", f"{where}.static_power", zero=True),
+        other_mm2=quantity(default.other_area, "mm2", f"{where}.other_area", zero=True),
     )
 
 
 def _tiers(where: str, tiers: list[_Tier]) -> MemoryTiers:
+    tiers = [silicon.memory_defaults(f"{where}: memory[{i}]", t) for i, t in enumerate(tiers)]
+
     def column(field: str, dimension: str, zero: bool = False):
         at = [f"{where}: memory[{i}].{field}" for i in range(len(tiers))]
         values = [quantity(getattr(t, field), dimension, a, zero=zero) for t, a in zip(tiers, at, strict=True)]

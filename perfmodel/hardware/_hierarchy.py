@@ -28,7 +28,9 @@ class Port(NamedTuple):
 class Memory(NamedTuple):
     """A memory as it is declared: `serves` are the array dimensions over which one instance is shared (none: one a PE).
 
-    `ports`: name -> Port; `route`: (operand, direction) -> name of the port it uses. Energies are per access."""
+    `ports`: name -> Port; `route`: (operand, direction) -> name of the port it uses. Energies are per access.
+    `swapped`: operands whose content is replaced whole at every step of the loops above, whatever of it would do for the next
+    (two halves that take turns; sums handed up rather than kept)."""
 
     name: str
     capacity_bits: float
@@ -37,6 +39,7 @@ class Memory(NamedTuple):
     serves: tuple[str, ...]
     ports: dict[str, Port]
     route: dict[tuple[str, str], str]
+    swapped: str = ""
 
 
 class Hierarchy(eqx.Module):
@@ -47,12 +50,14 @@ class Hierarchy(eqx.Module):
     - `capacity_bits[m]` of one instance; `read_j, write_j[t, l]` per access.
     - `bits_per_cycle, access_bits, min_bits[t, l, way]` of the port used; `uses[p, t, l, way]`: 1.0 where it is port p.
     - `stores[m, t, l]`: 1.0 where level l of operand t is memory m.  `outermost[p]`: 1.0 for ports of the outermost memory.
+    - `swapped[t, l]`: nothing that level l of operand t holds is kept for the next step.
     - `entry[t, a]`: the level below which array dimension a is unrolled for operand t (0: below its innermost memory).
     """
 
     array: Float[Array, "A"]
     mac_j: Float[Array, ""]
     held: Bool[Array, "3 levels"]
+    swapped: Bool[Array, "3 levels"]
     memory: Int[Array, "3 levels"]
     capacity_bits: Float[Array, "memories"]
     read_j: Float[Array, "3 levels"]
@@ -79,6 +84,7 @@ def hierarchy(array: dict[str, int], mac_j: float, memories: list[Memory], chain
             raise ValueError(f"{number} {what}; at most {room} are supported")
     shape = (len(OPERANDS), LEVELS)
     held, memory = np.zeros(shape, bool), np.zeros(shape, np.int32)
+    swapped = np.zeros(shape, bool)
     read_j, write_j = np.zeros(shape), np.zeros(shape)
     widths = np.ones((3, *shape, len(DIRECTIONS)))
     uses, stores = np.zeros((PORTS, *shape, len(DIRECTIONS))), np.zeros((MEMORIES, *shape))
@@ -93,6 +99,7 @@ def hierarchy(array: dict[str, int], mac_j: float, memories: list[Memory], chain
                 raise ValueError(f"operand {operand}: memory {name!r} is not declared; declared: {', '.join(index)}")
             here = memories[index[name]]
             held[t, level], memory[t, level] = True, index[name]
+            swapped[t, level] = operand in here.swapped
             read_j[t, level], write_j[t, level] = here.read_j, here.write_j
             stores[index[name], t, level] = 1.0
             for way, direction in enumerate(DIRECTIONS):
@@ -111,6 +118,7 @@ def hierarchy(array: dict[str, int], mac_j: float, memories: list[Memory], chain
         array=np.asarray([*array.values(), *[1] * (ARRAY_DIMS - len(array))], np.float64),
         mac_j=np.float64(mac_j),
         held=held,
+        swapped=swapped,
         memory=memory,
         capacity_bits=np.asarray([m.capacity_bits for m in memories] + [np.inf] * (MEMORIES - len(memories))),
         read_j=read_j,

@@ -16,6 +16,8 @@ _UNITS = {  # dimension -> units of scale 1, and what to print as allowed
     "j": ({"J": 1.0}, "joules, e.g. 0.56 pJ"),
     "j_per_byte": ({"J/B": 1.0, "J/bit": 8.0}, "joules per byte, e.g. 2.04 pJ/bit"),
     "w": ({"W": 1.0}, "watts, e.g. 200 mW"),
+    "mm2": ({"mm2": 1.0}, "square millimetres, e.g. 9.5 mm2"),
+    "mm2_per_bytes_per_s": ({"mm2/(B/s)": 1.0}, "area per bandwidth, e.g. 0.025 nmm2/(B/s), which is mm2 per GB/s"),
     "usd": ({"USD": 1.0}, "US dollars, e.g. 4 USD"),
 }
 # no nan, no inf: they are refused like any word

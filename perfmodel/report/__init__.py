@@ -1,0 +1,11 @@
+"""What came out, in numbers and words: time and energy by operator, and which hardware parameter is worth changing."""
+
+from ._operators import ENERGY as ENERGY
+from ._operators import OperatorReport as OperatorReport
+from ._operators import operator_report as operator_report
+from ._sensitivity import METRICS as METRICS
+from ._sensitivity import Sensitivities as Sensitivities
+from ._sensitivity import sensitivities as sensitivities
+from ._text import ORDERS as ORDERS
+from ._text import operators_text as operators_text
+from ._text import sensitivities_text as sensitivities_text

@@ -1,0 +1,89 @@
+"""What each operator adds to a round: the evaluator's own totals taken apart, not a second account of the bytes.
+
+Every total of a round is a sum of what a row does times how often it runs (`Rows.rate`), so a row's part is the total when it alone
+runs once; and on-chip energy is linear in the energies of a chiplet, so each part of it is the derivative along that energy.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..cost import CostTable, Mappings, cost_table
+from ..hardware import System
+from ..schedule import Schedule
+from ..schedule._constants import make_constants
+from ..schedule._residency import residency
+from ..schedule._rows import execution_order, make_rows
+from ..schedule._steady_state import as_arrays
+from ..schedule._walk import walk
+from ..workload import Workload
+
+# Parts of on-chip energy, and the chiplet field that each is proportional to.
+ON_CHIP = {"mac": "mac_j", "lane": "lane_op_j", "local": "local_j_per_byte", "buffer": "buffer_j_per_byte"}
+
+
+class Shares(NamedTuple):
+    """Of one pass of each row, in workload order; `T` memory tiers."""
+
+    memory_bytes: Float[Array, "T L"]  # read and written
+    network_bytes: Float[Array, "L"]  # between chiplets
+    hop_bytes: Float[Array, "L"]  # the same times links crossed
+    memory_hop_bytes: Float[Array, "L"]  # on the way from and to memory interfaces, times links crossed
+    filled_j: Float[Array, "L"]  # buffers, for bytes that enter or leave a chiplet
+    rate: Float[Array, "L"]  # passes in a round
+
+
+@eqx.filter_jit
+def shares(workload: Workload, system: System, schedule: Schedule, table: CostTable) -> Shares:
+    """Parts of a hard schedule's totals, by row."""
+    dtype = jnp.result_type(float)
+    rows, n_slots = make_rows(workload, table, schedule, dtype)
+    order = execution_order(workload, schedule)
+    assignment = jnp.asarray(schedule.assignment)
+    placed = assignment if order is None else assignment[order]
+    window = None if schedule.window is None else jnp.asarray(schedule.window, jnp.int32)[order]
+    constants = make_constants(system, table, dtype)
+    stay = residency(rows, placed, constants, smooth=False, temperature=0.05)
+    package = jax.tree.map(lambda x: jnp.asarray(x, dtype), system.package)
+
+    def totals(rate):
+        total, _, _ = walk(rows._replace(rate=rate), placed, window, constants, stay, n_slots, workload.n_models,
+                           smooth=False, temperature=0.05)  # fmt: skip
+        total = as_arrays(total)
+        far = jnp.sum((total.read + total.written) * package.memory_hops)
+        network = [jnp.sum(total.traffic), jnp.sum(total.traffic * package.hops), far, total.filled_j]
+        return jnp.concatenate([jnp.atleast_1d(total.memory_bytes), jnp.stack(network)])
+
+    by_row = jax.vmap(totals, out_axes=1)(jnp.eye(workload.n_operators, dtype=dtype))
+    rate = rows.rate
+    if order is not None:  # back to the order of the workload
+        by_row, rate = jnp.zeros_like(by_row).at[:, order].set(by_row), jnp.zeros_like(rate).at[order].set(rate)
+    return Shares(by_row[:-4], *by_row[-4:], rate)
+
+
+def on_chip_parts(
+    workload: Workload, system: System, sub_batch, mappings: Mappings | None = None
+) -> dict[str, Float[Array, "L D"]]:
+    """On-chip energy of a pass of every operator on every chiplet, by part (`ON_CHIP`); the parts add up to `onchip_j`."""
+    # with mappings the table needs to know each chiplet's type, which a compiled function does not
+    return (_parts if mappings is None else _plain_parts)(workload, system, sub_batch, mappings)
+
+
+def _plain_parts(workload, system, sub_batch, mappings):
+    def fields(s):
+        return [getattr(s.chiplets, field) for field in ON_CHIP.values()]
+
+    def onchip(values):
+        changed = eqx.tree_at(fields, system, list(values))
+        return cost_table(workload, changed, sub_batch, mappings=mappings).onchip_j
+
+    values = jnp.stack([jnp.asarray(v, jnp.result_type(float)) for v in fields(system)])
+    alone = jnp.eye(len(ON_CHIP), dtype=values.dtype)[:, :, None] * values
+    found = jax.vmap(lambda along: jax.jvp(onchip, (values,), (along,))[1])(alone)
+    return dict(zip(ON_CHIP, found, strict=True))
+
+
+_parts = eqx.filter_jit(_plain_parts)
