@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..hardware import LEVELS, Hierarchy
+from ..hardware import LEVELS, OPERANDS, Hierarchy
 from ._halo import chosen, walked_words
 from ._nest import DIMS, RELEVANT, WINDOW, Conventions, LoopNest, Problem
 
@@ -81,11 +81,12 @@ def counts(problem: Problem, nest: LoopNest, machine: Hierarchy, how: Convention
     units = _rounded(beyond_space.every) if how.rounding == "each" else beyond_space.every
 
     cycles = _product(loops[1], batch)
-    refill, returns = _refills(loops, unrolled, inside_space, held, stride, tiles, how, batch, keep)
-    # every product is added to a sum; other operands may stay at the multiplier from one cycle to the next
+    refill, returns = _refills(loops, unrolled, inside_space, held, stride, tiles, how, batch, keep, _lost(machine, n))
+    # an operand with a latch at the multiplier stays there while it does not change; the others move every cycle
     operand, level = (jnp.arange(k).reshape(*shape, *(1,) * n) for k, shape in ((3, (3, 1)), (_TILES, (1, _TILES))))
-    refill = jnp.where((level == 0) & ((operand == 2) | (not how.mac_stationary)), cycles, refill)
-
+    for t, name in enumerate(OPERANDS):
+        if name not in how.latched:
+            refill = jnp.where((level == 0) & (operand == t), cycles, refill)
     refill = keep(refill)
     # low side of memory l: the tile below it, for all distinct units there; high side: its own tile
     low, high = tile[:, :-1] * boost[:, :-1], tile[:, 1:]
@@ -144,7 +145,7 @@ def counts(problem: Problem, nest: LoopNest, machine: Hierarchy, how: Convention
     )
 
 
-def _refills(loops, unrolled, inside_space: _Sizes, held: _Sizes, stride, tiles, how: Conventions, batch, keep):
+def _refills(loops, unrolled, inside_space: _Sizes, held: _Sizes, stride, tiles, how: Conventions, batch, keep, lost):
     """(times tile l is fetched [3, tiles], whether partial sums come back through the bottom of memory l [tiles]).
 
     Walking outwards, a loop of bound f repeats what is inside it f times; what the repetition finds in place is not fetched:
@@ -178,6 +179,7 @@ def _refills(loops, unrolled, inside_space: _Sizes, held: _Sizes, stride, tiles,
             swept = (swept[0] + run * rows, swept[1] + run * columns)
             far = far | (on[1] & (factor > 1) & relevant[1] & ~moves)
             extent = tuple(e * jnp.where(w, factor, 1.0) for e, w in zip(extent, window, strict=True))
+        kept = [jnp.where(gone, 0.0, k) for gone, k in zip(lost, kept, strict=True)]
         refill = tuple(
             jnp.where(above, factor * r - (factor - 1) * k, r) for above, r, k in zip(on, refill, kept, strict=True)
         )
@@ -195,6 +197,12 @@ def _refills(loops, unrolled, inside_space: _Sizes, held: _Sizes, stride, tiles,
     for i in range(dim.shape[0]):
         returns = returns | ((factor[i] > 1) & (level[2, i] > tiles[0]) & ~_bits(dim[i], RELEVANT[2:])[0])
     return refill, jnp.broadcast_to(returns, (_TILES, *batch))
+
+
+def _lost(machine: Hierarchy, n: int):
+    """Where nothing of a tile is kept for the next one, [3, tiles]; a multiplier's latch always keeps."""
+    swapped = jnp.asarray(machine.swapped)
+    return _pad(jnp.concatenate([jnp.zeros_like(swapped[:, :1]), swapped], axis=1), 2, n)
 
 
 def _sizes(loops, take_of) -> _Sizes:

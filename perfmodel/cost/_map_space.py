@@ -124,8 +124,8 @@ def random_genomes(space: Space, population: int, rng: np.random.Generator) -> G
 def decoded(genome: Genome, space: Space, problem: Problem, machine: Hierarchy) -> LoopNest:
     """Genomes as loop nests (trailing axes: candidates). Fields of `space` and `problem` broadcast against them."""
     n = genome.factor.ndim - 1
-    tiles = jnp.arange(LEVELS).reshape(LEVELS, *(1,) * n)
-    room = _room(genome.share, machine, n)
+    tiles = jnp.arange(LEVELS - 1).reshape(LEVELS - 1, *(1,) * n)  # the outermost memory holds everything
+    room = _room(genome.share, machine, n)[:, : LEVELS - 1]
     loops = [(space.spatial_dim[u], space.spatial_factor[u], space.spatial_level[:, u]) for u in range(UNROLLED)]
     rest, window = [], [1.0] * 4
     for t, mask in enumerate(RELEVANT):
@@ -143,7 +143,7 @@ def decoded(genome: Genome, space: Space, problem: Problem, machine: Hierarchy) 
 
     def loop(state, now):
         extent, product = state
-        dim, factor, reduced = now
+        dim, factor = now
         in_window = [dim == d for d in WINDOW]
         moves = in_window[0] | in_window[1] | in_window[2] | in_window[3]
         extent = tuple(e * jnp.where(w, factor, 1.0) for e, w in zip(extent, in_window, strict=True))
@@ -154,24 +154,28 @@ def decoded(genome: Genome, space: Space, problem: Problem, machine: Hierarchy) 
         for a, b in ((0, 2), (1, 3)):
             out, taps = window[a] * extent[a], window[b] * extent[b]
             words[1] = words[1] * (out * taps - jnp.maximum(taps - problem.stride, 0.0) * (out - 1))
-        bits = (problem.weight_bits, problem.input_bits, jnp.where(reduced > 1, problem.psum_bits, problem.output_bits))
-        levels = []
-        for t in range(3):
-            beyond = words[t] * bits[t] > room[t] * (1 + 1e-6)
-            # a loop stands above a memory only if it stands above those inside it
-            above, level = True, 0
-            for at in range(LEVELS - 1):
-                above = above & beyond[at]
-                level = level + above.astype(jnp.int8)
-            levels.append(level * jnp.ones_like(one, jnp.int8))
-        return (extent, product), jnp.stack(levels)
+        beyond = [words[t] * bits > room[t] * (1 + 1e-6) for t, bits in enumerate(widths)]
+        final = words[2] * problem.output_bits > room[2] * (1 + 1e-6)
+        return (extent, product), jnp.stack(jnp.broadcast_arrays(*beyond, final))
 
+    widths = (problem.weight_bits, problem.input_bits, problem.psum_bits)
+    adds = (((RELEVANT[2] >> genome.dim.astype(jnp.int32)) & 1) == 0) & (genome.factor > 1)
     start = ((one,) * 4, (one,) * 3)
-    _, levels = jax.lax.scan(loop, start, (genome.dim, genome.factor, _reduction(genome)))
+    _, beyond = jax.lax.scan(loop, start, (genome.dim, genome.factor))
+    above, level = jnp.ones((SLOTS, 3, *one.shape), bool), jnp.zeros((SLOTS, 3, *one.shape), jnp.int8)
+    for at in range(LEVELS - 1):
+        # sums are wide in a memory as long as any loop that adds stands in it or above it
+        wide = jnp.any(adds & above[:, 2], axis=0)
+        of_sums = jnp.where(wide, beyond[:, 2, at], beyond[:, 3, at])
+        too_much = jnp.stack([beyond[:, 0, at], beyond[:, 1, at], of_sums], axis=1)
+        # a tile that fits takes all loops inside it along, also one at which it was too large for a while; and a loop stands
+        # above a memory only if it stands above those inside it
+        above = above & _outwards(too_much)
+        level = level + above.astype(jnp.int8)
     return LoopNest(
         genome.dim,
         genome.factor,
-        jnp.moveaxis(levels, 1, 0),
+        jnp.moveaxis(level, 1, 0),
         space.spatial_dim,
         space.spatial_factor,
         space.spatial_level,
@@ -191,12 +195,11 @@ def _room(share, machine: Hierarchy, n: int):
     return share * granted * capacity.reshape(3, LEVELS, *(1,) * n) + endless
 
 
-def _reduction(genome: Genome):
-    """For every loop, the bound of all loops outside it that add into the same outputs."""
+def _outwards(x):
+    """Whether `x` holds for a loop and all loops outside it."""
 
-    def loop(beyond, now):
-        dim, factor = now
-        adds = ((RELEVANT[2] >> dim.astype(jnp.int32)) & 1) == 0
-        return beyond * jnp.where(adds, factor, 1.0), beyond
+    def step(outside, here):
+        here = here & outside
+        return here, here
 
-    return jax.lax.scan(loop, jnp.ones_like(genome.factor[0]), (genome.dim, genome.factor), reverse=True)[1]
+    return jax.lax.scan(step, jnp.ones_like(x[0]), x, reverse=True)[1]

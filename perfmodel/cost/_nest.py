@@ -58,8 +58,8 @@ class Conventions(NamedTuple):
       `floored`: the same with fractional extents rounded down (ZigZag).
     - `first_sum`: `elided`: a partial sum that does not exist yet is neither read nor fetched; `counted`: it is, wherever sums
       return at all; `filled`: it is not read, but it is fetched from above (Timeloop).
-    - `drain_read`: handing results up reads the memory that gives them.  `mac_stationary`: an operand that does not change from
-      one cycle to the next is not read again.
+    - `drain_read`: handing results up reads the memory that gives them.  `latched`: operands that a
+      multiplier keeps while they do not change from one cycle to the next (sums: in its accumulator).
     - `rounding`: to whole accesses `each` transfer, on the `total` of a tensor, or `none`.
     - `steady`: latency without filling and draining.  `final_outermost`: sums in the outermost memory have the output's width.
     """
@@ -68,7 +68,7 @@ class Conventions(NamedTuple):
     input_extent: str = "unique"
     first_sum: str = "elided"
     drain_read: bool = True
-    mac_stationary: bool = True
+    latched: str = "WIO"
     rounding: str = "each"
     steady: bool = False
     final_outermost: bool = False
@@ -77,8 +77,8 @@ class Conventions(NamedTuple):
 # Ours: what a machine has to do and no more. A window slides over what is there already, a sum that does not exist is not
 # read, an operand latch keeps its value, but a port moves whole accesses, and the first tile has to arrive before work starts.
 OURS = Conventions()
-TIMELOOP = Conventions("walk", "box", "filled", False, False, "total", True, True)
-ZIGZAG = Conventions("none", "floored", "counted", True, True, "each", False, False)
+TIMELOOP = Conventions("walk", "box", "filled", False, "", "total", True, True)
+ZIGZAG = Conventions("none", "floored", "counted", True, "WI", "each", False, False)
 
 
 def problem(operators: Operators) -> Problem:

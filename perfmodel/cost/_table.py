@@ -3,11 +3,14 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from ..hardware import Chiplets, System
 from ..workload import Operators, Workload
 from ._dataflow import on_chip
+from ._mapped_table import Mappings, nest_costs
 from ._tiling import tiling
 
 
@@ -40,15 +43,65 @@ class CostTable(eqx.Module):
 
 
 def cost_table(
-    workload: Workload, system: System, sub_batch=1, *, by_type: bool = False, smooth: bool = False
-) -> CostTable:
+    workload: Workload, system: System, sub_batch=1, *, by_type: bool = False, smooth: bool = False,
+    mappings: Mappings | None = None,
+) -> CostTable:  # fmt: skip
     """Costs of every operator on every chiplet of `system` (`L x D`), or on every chiplet type (`by_type`, `L x K`).
 
     **Arguments:** `sub_batch`: inferences in a pass, traced; weights are fetched once for all of them.
     `smooth` (static): ceilings become smooth; the mapper's discrete choice is always held fixed by gradients.
+    `mappings`: loop nests of `map_workload` in place of the closed form of each dataflow, made for this workload, these
+    types of chiplet and this `sub_batch`; ValueError where they are not, or where the types of chiplets are traced.
     """
+    if mappings is not None:
+        return _mapped(workload.operators, system, sub_batch, mappings, by_type)
     chiplets, column = (system.types, system.kind) if by_type else (system.chiplets, None)
     return _table(workload.operators, chiplets, sub_batch, column, smooth)
+
+
+def _mapped(operators: Operators, system: System, sub_batch, mappings: Mappings, by_type: bool) -> CostTable:
+    needed = len(operators), len(system.type_names)
+    if mappings.fits.shape != needed:
+        got = mappings.fits.shape
+        raise ValueError(f"mappings: {got[0]} operators on {got[1]} types; needed: {needed[0]} on {needed[1]}")
+    if isinstance(sub_batch, int) and sub_batch != mappings.sub_batch:
+        raise ValueError(f"mappings were made for sub_batch {mappings.sub_batch}; the table needs {sub_batch}")
+    if by_type:
+        kinds = tuple(range(needed[1]))
+        return _mapped_table(operators, system.types, system.memory, sub_batch, system.kind, mappings, kinds)
+    if isinstance(system.kind, Tracer) or not np.issubdtype(np.asarray(system.kind).dtype, np.integer):
+        raise ValueError("mappings: the types of chiplets are traced or mixed; needed: a table by type")
+    kinds = tuple(int(k) for k in np.asarray(system.kind))
+    return _mapped_table(operators, system.chiplets, system.memory, sub_batch, None, mappings, kinds)
+
+
+@eqx.filter_jit
+def _mapped_table(operators, chiplets, memory, sub_batch, column, mappings: Mappings, kinds) -> CostTable:
+    plain = _table(operators, chiplets, sub_batch, column, False)
+    scaled = with_sub_batch(operators, sub_batch)
+    found = nest_costs(scaled, chiplets, memory, mappings, kinds)
+    matrix = (jnp.asarray(operators.is_matrix) > 0)[:, None]
+    attention = jnp.asarray(operators.is_attention)[:, None]
+    chip = jax.tree.map(lambda x: jnp.asarray(x)[None, :], chiplets)
+    scaled = jax.tree.map(lambda x: jnp.asarray(x)[:, None], scaled)
+    # both operands of attention are inputs
+    second = scaled.groups * scaled.batch * scaled.k * scaled.c
+    both = found.input_refetch + (found.weight_refetch - found.input_refetch) * second / jnp.maximum(
+        scaled.in_elements, 1.0
+    )
+    lanes = scaled.lane_ops * chip.lane_op_j
+    return CostTable(
+        compute_s=jnp.where(matrix, found.cycles / chip.clock_hz, plain.compute_s),
+        transfer_s=jnp.where(matrix, found.buffer_bytes / chip.buffer_bytes_per_s, plain.transfer_s),
+        fill_s=plain.fill_s,
+        onchip_j=jnp.where(matrix, found.onchip_j + lanes, plain.onchip_j),
+        weight_bytes=plain.weight_bytes,
+        input_refetch=jnp.where(matrix, jnp.where(attention, both, found.input_refetch), plain.input_refetch),
+        weight_refetch=jnp.where(matrix & ~attention, found.weight_refetch, plain.weight_refetch),
+        working_bytes=plain.working_bytes,
+        sub_batch=plain.sub_batch,
+        column=column,
+    )
 
 
 @eqx.filter_jit

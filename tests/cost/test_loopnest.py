@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles.loop_walk import moved_words
 
 from perfmodel.cost import OURS, TIMELOOP, ZIGZAG, LoopNest, Problem, counts, loop_nest, loopnest_cost
 from perfmodel.hardware import DIRECTIONS, Memory, Port, gemmini, hierarchy
-from oracles.loop_walk import moved_words
 
 READ_DOWN, WRITE_UP, READ_UP, WRITE_DOWN = range(4)
 SLOTS, UNROLLED = 8, 4
@@ -37,7 +37,9 @@ def small_machine(port_bits=64, serve_sums=()):
 def problem(sizes: dict, stride=1, bits=(8, 8, 16, 8)):
     size = np.asarray([sizes.get(d, 1) for d in "GNKCPQRS"], float)
     rows, columns = ((sizes.get(a, 1) - 1) * stride + sizes.get(b, 1) for a, b in ("PR", "QS"))
-    return Problem(size, np.asarray(float(stride)), np.asarray([rows, columns], float), *(np.asarray(float(b)) for b in bits))
+    return Problem(
+        size, np.asarray(float(stride)), np.asarray([rows, columns], float), *(np.asarray(float(b)) for b in bits)
+    )
 
 
 def sizes_of(temporal, spatial):
@@ -168,7 +170,9 @@ def test_many_at_once_equal_one_at_a_time(x64, how):
 
 def _loss(nest: LoopNest, machine, factor, width):
     nest = eqx.tree_at(lambda n: n.factor, nest, factor)
-    machine = eqx.tree_at(lambda m: (m.bits_per_cycle, m.read_j), machine, (machine.bits_per_cycle * width[0], machine.read_j * width[1]))
+    machine = eqx.tree_at(
+        lambda m: (m.bits_per_cycle, m.read_j), machine, (machine.bits_per_cycle * width[0], machine.read_j * width[1])
+    )
     cost = loopnest_cost(problem({"K": 8, "C": 6, "P": 4, "R": 3}), nest, machine, PLAIN)
     return jnp.log(cost.cycles) + jnp.log(cost.total_j)
 
@@ -176,7 +180,10 @@ def _loss(nest: LoopNest, machine, factor, width):
 @pytest.mark.parametrize("seed", range(4))
 def test_gradients_in_factors_and_hardware(x64, seed):
     rng = np.random.default_rng(100 + seed)
-    temporal = [(str(d), 2.3, levels) for d, levels in zip(rng.permutation(list("KCPR")), [(0, 0, 0), (0, 0, 1), (1, 0, 1), (1, 1, 2)], strict=True)]
+    temporal = [
+        (str(d), 2.3, levels)
+        for d, levels in zip(rng.permutation(list("KCPR")), [(0, 0, 0), (0, 0, 1), (1, 0, 1), (1, 1, 2)], strict=True)
+    ]
     nest, machine = loop_nest(temporal, [("K", 2, (1, 0, 1))], SLOTS, UNROLLED), small_machine()
     factor, width = jnp.asarray(nest.factor), jnp.asarray([1.1, 0.9])
     got = jax.grad(_loss, (2, 3))(nest, machine, factor, width)
@@ -195,8 +202,11 @@ def test_gradients_in_factors_and_hardware(x64, seed):
 @pytest.mark.parametrize("how", [OURS, ZIGZAG], ids=["ours", "zigzag"])
 def test_more_bandwidth_never_hurts_and_compulsory_traffic_holds(x64, how):
     _, many = _batch(np.random.default_rng(9), 40)
-    sizes = np.stack([[np.prod(np.where(many.dim[:, i] == d, many.factor[:, i], 1)) * np.prod(np.where(many.spatial_dim[:, i] == d, many.spatial_factor[:, i], 1))
-                       for d in range(8)] for i in range(40)], axis=-1)  # fmt: skip
+    sizes = np.stack([
+        np.prod(np.where(many.dim == d, many.factor, 1), axis=0)
+        * np.prod(np.where(many.spatial_dim == d, many.spatial_factor, 1), axis=0)
+        for d in range(8)
+    ])  # fmt: skip
     g, n, k, c, p, q, r, s = sizes
     full = jnp.full(40, 8.0)
     size = Problem(jnp.asarray(sizes), jnp.ones(40), jnp.stack([p + r - 1, q + s - 1]), full, full, 2 * full, full)
