@@ -56,26 +56,20 @@ def map_operators(
     many = jax.tree.map(lambda *x: np.stack(x), *(s for _, s in tasks))
     start = jax.tree.map(lambda *x: np.stack(x), *(random_genomes(s, population, rng) for _, s in tasks))
     each = jax.tree.map(lambda x: np.moveaxis(np.asarray(x), -1, 0)[of_operator], problems)
-    keys = jax.random.split(jax.random.key(seed), len(tasks))
-    args = jax.tree.map(_narrow, (each, many, start))
-    drain = np.broadcast_to(np.asarray(drain_cycles, float), sizes.shape[1:])[of_operator]
-    weights = jnp.asarray(_WEIGHTS[objective])
-    machine = jax.tree.map(_narrow, machine)
-    tasks_args = (*args, keys, _narrow(drain))
+    drains = np.broadcast_to(np.asarray(drain_cycles, float), sizes.shape[1:])[of_operator]
+    seeds = rng.integers(2**31, size=len(tasks), dtype=np.int32)
+    given = jax.tree.map(_narrow, (each, many, start, seeds, drains))
+    fixed = jax.tree.map(_narrow, (machine, np.asarray(_WEIGHTS[objective])))
 
     def evolve(first: int):
-        some = np.minimum(
-            np.arange(first, first + _CHUNK), len(tasks) - 1
-        )  # always as many: one program for any workload
-        mine = jax.tree.map(lambda x: x[some], tasks_args)
-        best, costs = _evolve(*mine, machine, weights, how, generations)
-        last = jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), (best, mine[1], mine[0]))
-        return jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), _decoded(*last, machine)), costs
+        some = np.minimum(np.arange(first, first + _CHUNK), len(tasks) - 1)  # as many always: one program for all
+        mine = jax.tree.map(lambda x: x[some], given)
+        return jax.tree.map(np.asarray, _evolve(*mine, *fixed, how, generations))
 
-    with ThreadPoolExecutor(
-        os.cpu_count()
-    ) as pool:  # a loop runs on one core: as many chunks at a time as there are cores
-        done = list(pool.map(evolve, range(0, len(tasks), _CHUNK)))
+    done = [evolve(0)]  # alone: threads that start together would each compile
+    # a loop runs on one core: as many chunks at a time as there are cores
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        done += pool.map(evolve, range(_CHUNK, len(tasks), _CHUNK))
     nests, costs = jax.tree.map(lambda *x: np.concatenate(x)[: len(tasks)], *done)
     score, cycles, energy, over = costs.T
     pick = [np.flatnonzero(of_operator == row) for row in range(sizes.shape[1])]
@@ -85,21 +79,21 @@ def map_operators(
 
 
 def _narrow(x):
-    """Whole loops fit single precision; figures of the winner may be recomputed in double."""
+    """On the host, in the precision of the computation: whole loops fit single precision."""
     x = np.asarray(x)
-    return jnp.asarray(x, jnp.result_type(float)) if np.issubdtype(x.dtype, np.floating) else jnp.asarray(x)
+    return x.astype(jnp.result_type(float)) if np.issubdtype(x.dtype, np.floating) else x
 
 
 @partial(jax.jit, static_argnames=("how", "generations"))
-def _evolve(problems, many, start, keys, drains, machine, weights, how: Conventions, generations: int):
+def _evolve(problems, many, start, seeds, drains, machine, weights, how: Conventions, generations: int):
     """One task after the other (its population stays in the cache); returns the best of each."""
 
     def task(args):
-        problem, space, genome, key, drain = args
+        problem, space, genome, seed, drain = args
         problem, space = (jax.tree.map(lambda x: x[..., None], x) for x in (problem, space))
 
         def generation(state, key):
-            parents, costs, candidates = state
+            (parents, levels), costs, candidates = state
             nest = decoded(candidates, space, problem, machine)
             found = loopnest_cost(problem, nest, machine, how, drain)
             over = jnp.where(found.fits, 0.0, 20.0)  # worse than any mapping that fits
@@ -109,20 +103,19 @@ def _evolve(problems, many, start, keys, drains, machine, weights, how: Conventi
             both = jnp.concatenate([costs, theirs], axis=1)
             keep = jnp.argsort(both[0])[:n]
             merged = Genome(*(jnp.concatenate(x, axis=-1)[..., keep] for x in zip(parents, candidates, strict=True)))
-            costs = both[:, keep]
-            return (merged, costs, _children(merged, costs[0], key)), None
+            levels, costs = jnp.concatenate([levels, nest.level], axis=-1)[..., keep], both[:, keep]
+            return ((merged, levels), costs, _children(merged, costs[0], key)), None
 
         n = genome.factor.shape[-1]
-        start = (genome, jnp.full((4, n), jnp.inf, genome.factor.dtype), genome)
-        (genome, costs, _), _ = jax.lax.scan(generation, start, jax.random.split(key, generations))
-        return Genome(*(x[..., 0] for x in genome)), costs[:, 0]
+        levels = jnp.zeros((3, SLOTS, n), jnp.int8)
+        start = (genome, levels), jnp.full((4, n), jnp.inf, genome.factor.dtype), genome
+        ((genome, levels), costs, _), _ = jax.lax.scan(
+            generation, start, jax.random.split(jax.random.key(seed), generations)
+        )
+        best = LoopNest(genome.dim, genome.factor, levels, space.spatial_dim, space.spatial_factor, space.spatial_level)
+        return jax.tree.map(lambda x: x[..., 0], best), costs[:, 0]
 
-    return jax.lax.map(task, (problems, many, start, keys, drains))
-
-
-@jax.jit
-def _decoded(genome, space, problem, machine):
-    return decoded(genome, space, problem, machine)
+    return jax.lax.map(task, (problems, many, start, seeds, drains))
 
 
 def _children(genome: Genome, score, key) -> Genome:
