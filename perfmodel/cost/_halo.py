@@ -48,7 +48,7 @@ def walked_words(problem, loops, rest, window, tile, batch):
         weight = jnp.prod(jnp.where(digit.reshape(n, *(1,) * len(batch)) > 0, factor - 1.0, 1.0), axis=0)
         same = ~sliding | jnp.all(shift == before, axis=0)
         exists = weight > 0
-        moved = moved + weight * jnp.where(same, 1.0 - shared, 1.0)
+        moved = moved + weight * jnp.asarray(jnp.where(same, 1.0 - shared, 1.0))
         before = jnp.where(exists & same, shift, before)
         return (moved, before, jnp.where(exists, same, sliding)), None
 
@@ -63,9 +63,9 @@ def _steps(dim, factor, real, size, stride):
     done = {d: jnp.ones_like(stride) for d in (*_REST, *WINDOW)}
     for i in range(dim.shape[0]):
         here = {d: jnp.asarray(jnp.where((dim[i] == d) & real[i], reach, 0.0)) for d, reach in done.items()}
-        p, q, r, s = (here[d] * size[a] for a, d in enumerate(WINDOW))
+        p, q, r, s = [here[d] * jnp.asarray(size[a]) for a, d in enumerate(WINDOW)]
         found.append(jnp.stack([*(here[d] for d in _REST), p * stride + r, q * stride + s]))
-        done = {d: value * jnp.where(dim[i] == d, factor[i], 1.0) for d, value in done.items()}
+        done = {d: jnp.asarray(jnp.where(dim[i] == d, value * factor[i], value)) for d, value in done.items()}
     return jnp.stack(found)
 
 

@@ -49,9 +49,10 @@ def plot_validation(path: str | os.PathLike, comparisons: list[Comparison], titl
         ax = fig.add_subplot(rows, columns, i)
         _panel(ax, comparison, styles)
         whole = answer[comparison.quantity]["all"]
-        mape = "no finite MAPE" if whole["mape_percent"] is None else f"MAPE {whole['mape_percent']:.3g} %"
+        mape = whole["mape_percent"]
+        said = "no finite MAPE" if mape is None else "MAPE 0 %" if mape < 1e-9 else f"MAPE {mape:.3g} %"
         ax.set_title(
-            f"{comparison.quantity}: {whole['rows']:,} rows, {whole['exact']:,} exact, {mape}", fontsize=10, loc="left"
+            f"{comparison.quantity}\n{whole['rows']:,} rows, {whole['exact']:,} exact, {said}", fontsize=10, loc="left"
         )
     fig.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
     fig.legend(
