@@ -29,8 +29,8 @@ from _common import arguments, report
 
 from perfmodel.calibration._fit import fit
 from perfmodel.calibration._gpu_kernels import entry, fit_group, fit_shared, mape_percent
-from perfmodel.calibration._gpu_parameters import SHIPPED, read_entries, write_entries
-from perfmodel.calibration._kernel_rows import FAMILIES, Group, predicted_s, read_groups
+from perfmodel.calibration._kernel_rows import Group, predicted_s, read_groups
+from perfmodel.cost._kernel_constants import FAMILIES, SHIPPED, read_entries, write_entries
 from perfmodel.cost._kernel_gemm import SmoothRooflineParameters, plain_roofline_s, smooth_roofline_s
 from perfmodel.cost._kernel_parts import PRECISIONS
 
@@ -95,7 +95,7 @@ def main() -> None:
         by_key[group.shared_key].append(group)
     rows, entries = [], []
     for key, members in by_key.items():
-        start = FAMILIES[members[0].family][1]()
+        start = FAMILIES[members[0].family]()
         clean = [g for g in members if g.source not in LEFT_OUT]
         rows += judged(members, clean, start)
         if args.write_constants and clean:
@@ -103,7 +103,13 @@ def main() -> None:
             merged = clean[0]._replace(shapes=[s for g in clean for s in g.shapes])
             error = float(np.mean([mape_percent(predicted_s(g, found.parameters), g.measured_s) for g in clean]))
             entries.append(entry(merged, found.parameters, found.log_sd, error, shared=True))
-        print(f"{time.time() - began:6.0f} s  {key}", file=sys.stderr, flush=True)
+        print(
+            f"{time.time() - began:6.0f} s  {key}",
+            *table(rows[-len(members) :], {})[1:-1],
+            sep="\n",
+            file=sys.stderr,
+            flush=True,
+        )
     if args.write_constants:
         fitted = {(e.family, e.variant) for e in entries}
         old = read_entries(SHIPPED) if SHIPPED.exists() else []

@@ -78,6 +78,7 @@ def evaluated(arguments) -> tuple[dict, list[str]]:
     asked_for(arguments)  # bad values are refused before anything is computed
     workload = load_workload(arguments.workload, batch=arguments.batch, seq_len=arguments.seq_len, mix=arguments.mix)
     system = pm.systems.load(arguments.system)
+    system, kernels = _fitted(system, arguments.parameters, arguments.source)
     check_possible(workload, Space.fixed(system))
     if arguments.schedule:
         from ._schedule_file import load_schedule
@@ -103,15 +104,35 @@ def evaluated(arguments) -> tuple[dict, list[str]]:
             n: dict(latency_s=float(metrics.models.latency_s[m]), throughput_per_s=float(metrics.models.throughput_per_s[m]))
             for m, n in enumerate(workload.model_names)
         },
-        schedule=name, system=system.name, mix=workload.mix, mapper=arguments.mapper or None,
+        schedule=name, system=system.name, mix=workload.mix, mapper=arguments.mapper or None, kernels=kernels,
         assignment=[system.chiplet_names[d] for d in np.asarray(schedule.assignment)],
     )  # fmt: skip
     more, paragraphs = reported(arguments, workload, system, schedule, mappings)
     return answer | more, paragraphs
 
 
+def _fitted(system, parameters: str | None, source: str | None):
+    """The system with the fitted constants of a parameter file, and what was taken; None without a file."""
+    if parameters is None:
+        if source is not None:
+            raise ValueError(f"--source {source} chooses among the libraries of a parameter file; give --parameters")
+        return system, None
+    from dataclasses import replace
+
+    from perfmodel.cost._gpu_table import gpu_kernels
+
+    if system.gpus is None:
+        raise ValueError(f"{system.name}: no chiplet type has dataflow gpu; --parameters needs one that has")
+    kernels = gpu_kernels(system.gpu_names, parameters, source)
+    taken = {gpu: library for gpu, library in zip(system.gpu_names, kernels.sources, strict=True) if gpu}
+    return replace(system, kernels=kernels), {"parameters": parameters, "sources": taken}
+
+
 def metrics_text(a: dict) -> str:
     lines = [f"schedule            {a['schedule']} on {a['system']}, {a['mix']}"]
+    if a["kernels"]:
+        taken = ", ".join(f"{gpu} as {library} runs it" for gpu, library in a["kernels"]["sources"].items())
+        lines.append(f"{'kernels':20}fitted in {a['kernels']['parameters']}: {taken}")
     for name, value, unit in (
         ("throughput", a["throughput_per_s"], "inferences/s"), ("latency", a["latency_s"] * 1e3, "ms"),
         ("energy", a["energy_j"] * 1e3, "mJ/inference"), ("EDP", a["edp_js"], "J s"), ("power", a["power_w"], "W"),
@@ -179,6 +200,7 @@ def systems(arguments) -> dict:
             for f in s.types.__dataclass_fields__
             for v in [getattr(s.types, f)]
         }
+        | ({"gpu": s.gpu_names[i]} if s.gpu_names and s.gpu_names[i] else {})
         for i, name in enumerate(s.type_names)
     }
     p, m = s.package, s.memory

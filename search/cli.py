@@ -83,6 +83,14 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--mapper", default="", metavar="OBJECTIVE",
                       help="search each operator's loop nest for least latency, energy or edp instead of the closed form of its "
                       "dataflow; --report prints the nests")  # fmt: skip
+    made.add_argument(
+        "--parameters", metavar="FILE", help="constants of GPU kernels that `calibrate` fitted, for systems with a GPU"
+    )
+    made.add_argument(
+        "--source",
+        metavar="NAME",
+        help="library of --parameters to take, where several were fitted (default: the first)",
+    )
     made.add_argument("--report", nargs="?", type=int, const=15, metavar="N",
                       help="time, bound and energy by operator; prints the N that matter most (15 if no N is given)")  # fmt: skip
     made.add_argument("--sort", default="latency", help="what matters in a report: latency, energy or memory")

@@ -12,6 +12,8 @@ from ._kernel_attention import prefill_attention_s as prefill_attention_s
 from ._kernel_collective import COLLECTIVES as COLLECTIVES
 from ._kernel_collective import CollectiveParameters as CollectiveParameters
 from ._kernel_collective import collective_s as collective_s
+from ._kernel_constants import FAMILIES as FAMILIES
+from ._kernel_constants import constants as constants
 from ._kernel_elementwise import ElementwiseParameters as ElementwiseParameters
 from ._kernel_elementwise import elementwise_s as elementwise_s
 from ._kernel_gemm import GemmParameters as GemmParameters

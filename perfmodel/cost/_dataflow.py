@@ -10,6 +10,7 @@ every dataflow is fixed (this floor's mapper chooses among few): the table floor
 - `os-flex`: output-stationary with any two output dimensions unrolled: pixels x pixels as in `os`, filters x pixels or
   pixels x filters, whichever takes the fewest cycles (then the least buffer traffic).
 - `os-systolic`, `ws-systolic`, `is-systolic`: see `_systolic`.  `rs`: see `_row_stationary`.
+- `gpu` has no loop nest here: `os-flex` stands in, and `cost_table` puts `_gpu_table`'s seconds and energies in its place.
 """
 
 import jax
@@ -26,7 +27,7 @@ from ._row_stationary import row_stationary
 from ._systolic import OS as OS_SYSTOLIC
 from ._systolic import systolic
 
-_OS, _OS_FLEX, _RS = (DATAFLOWS.index(name) for name in ("os", "os-flex", "rs"))
+_OS, _OS_FLEX, _RS, _GPU = (DATAFLOWS.index(name) for name in ("os", "os-flex", "rs", "gpu"))
 
 
 def on_chip(op: Operators, chip: Chiplets, smooth: bool = False) -> OnChip:
@@ -51,12 +52,14 @@ def _array(op: Operators, chip: Chiplets, smooth: bool) -> OnChip:
     """The matrix operators, in the dataflow of each chiplet. Rarer dataflows are worked out only where a chiplet has one."""
     shape = jnp.broadcast_shapes(*(jnp.shape(x) for x in jax.tree.leaves((op, chip))))
     dtype = jnp.result_type(float)
+    codes = jnp if isinstance(chip.dataflow, Tracer) else np
+    code = codes.where(chip.dataflow >= _GPU, _OS_FLEX, chip.dataflow)
 
     def chosen(*flows: tuple[int, OnChip]) -> OnChip:
         """Of the (first code, costs) given, the last whose first code is not above the chiplet's dataflow."""
         (_, best), *others = flows
-        for code, flow in others:
-            best = OnChip(*(jnp.where(chip.dataflow >= code, a, b) for a, b in zip(flow, best, strict=True)))
+        for first, flow in others:
+            best = OnChip(*(jnp.where(code >= first, a, b) for a, b in zip(flow, best, strict=True)))
         return OnChip(*(jnp.broadcast_to(x, shape).astype(dtype) for x in best))
 
     os, flexible = _output_stationary(op, chip, smooth)
@@ -65,9 +68,9 @@ def _array(op: Operators, chip: Chiplets, smooth: bool) -> OnChip:
     def with_rare() -> OnChip:
         return chosen((0, usual), (OS_SYSTOLIC, systolic(op, chip, smooth)), (_RS, row_stationary(op, chip, smooth)))
 
-    if not isinstance(chip.dataflow, Tracer):
-        return with_rare() if np.any(chip.dataflow >= OS_SYSTOLIC) else usual
-    return jax.lax.cond(jnp.any(chip.dataflow >= OS_SYSTOLIC), with_rare, lambda: usual)
+    if not isinstance(code, Tracer):
+        return with_rare() if np.any(code >= OS_SYSTOLIC) else usual
+    return jax.lax.cond(jnp.any(code >= OS_SYSTOLIC), with_rare, lambda: usual)
 
 
 def _weight_stationary(op: Operators, chip: Chiplets, smooth: bool) -> OnChip:

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from ..hardware import Chiplets, System
 from ..workload import Operators, Workload
 from ._dataflow import on_chip
+from ._gpu_table import GPU, GpuKernels, gpu_kernels, with_gpu_columns
 from ._mapped_table import Mappings, nest_costs
 from ._tiling import tiling
 
@@ -18,7 +19,7 @@ class CostTable(eqx.Module):
     """Costs of one pass of `L` operators on `K` chiplets (or chiplet types).
 
     - `compute_s`: array or lanes.  `transfer_s`: between buffer and array, overlapped with compute.
-      `fill_s`: fill, drain and launch.  `exec_s` = the larger of the first two + the third.
+      `fill_s`: fill, drain and launch.  `exec_s` = the larger of the first two + the third.  Of a GPU all is `compute_s`.
     - `onchip_j`: MACs, lanes, local stores and buffer.
     - `weight_bytes`: weights of the pass.  `input_refetch, weight_refetch`: how often each is fetched when it comes
       from memory (attention: `input_refetch` is the mean of both operands).  `working_bytes`: least buffer to run in.
@@ -44,7 +45,7 @@ class CostTable(eqx.Module):
 
 def cost_table(
     workload: Workload, system: System, sub_batch=1, *, by_type: bool = False, smooth: bool = False,
-    mappings: Mappings | None = None,
+    mappings: Mappings | None = None, kernels: GpuKernels | None = None,
 ) -> CostTable:  # fmt: skip
     """Costs of every operator on every chiplet of `system` (`L x D`), or on every chiplet type (`by_type`, `L x K`).
 
@@ -52,11 +53,34 @@ def cost_table(
     `smooth` (static): ceilings become smooth; the mapper's discrete choice is always held fixed by gradients.
     `mappings`: loop nests of `map_workload` in place of the closed form of each dataflow, made for this workload, these
     types of chiplet and this `sub_batch`; ValueError where they are not, or where the types of chiplets are traced.
+    `kernels`: constants of GPUs (`gpu_kernels`), leaves `[K]`; None: those of the system, else the shipped ones.
     """
     if mappings is not None:
         return _mapped(workload.operators, system, sub_batch, mappings, by_type)
     chiplets, column = (system.types, system.kind) if by_type else (system.chiplets, None)
-    return _table(workload.operators, chiplets, sub_batch, column, smooth)
+    table = _table(workload.operators, chiplets, sub_batch, column, smooth)
+    if system.gpus is None or not _some_gpu(system.types):
+        return table
+    kernels = kernels or system.kernels or gpu_kernels(system.gpu_names)
+    gpus = system.gpus
+    if not by_type:
+        kind = jnp.asarray(system.kind)
+        if not jnp.issubdtype(kind.dtype, jnp.integer):
+            raise ValueError(
+                f"{system.name}: chiplets are mixtures of types, some of them GPUs; needed: a table by type"
+            )
+        gpus, kernels = jax.tree.map(lambda x: jnp.asarray(x)[kind], (gpus, kernels))
+    scaled = with_sub_batch(workload.operators, sub_batch)
+    # one program whatever the type of `sub_batch`
+    dtype = jnp.result_type(float)
+    scaled = eqx.tree_at(
+        lambda o: o.kind, jax.tree.map(lambda x: jnp.asarray(x, dtype), scaled), jnp.asarray(scaled.kind)
+    )
+    return with_gpu_columns(table, scaled, chiplets, gpus, kernels, system.memory)
+
+
+def _some_gpu(types: Chiplets) -> bool:
+    return isinstance(types.dataflow, Tracer) or bool(np.any(np.asarray(types.dataflow) == GPU))
 
 
 def _mapped(operators: Operators, system: System, sub_batch, mappings: Mappings, by_type: bool) -> CostTable:

@@ -34,6 +34,6 @@ from ._technology import technology as technology
 
 __all__ = [
     "ARRAY_DIMS", "DATAFLOWS", "DIRECTIONS", "LEVELS", "NODES", "OPERANDS", "PACKAGINGS", "RETICLE_MM2", "TECHNOLOGIES",
-    "YIELD_MODELS", "Chiplets", "Hierarchy", "Memory", "MemoryTiers", "Package", "Packaging", "Port", "System", "Technology",
-    "energies", "gemmini", "hierarchy", "mesh", "packaging", "stack_chiplets", "systems", "technology",
+    "YIELD_MODELS", "Chiplets", "Gpu", "Hierarchy", "Memory", "MemoryTiers", "Package", "Packaging", "Port", "System", "Technology",
+    "energies", "gemmini", "gpu", "gpu_names", "hierarchy", "mesh", "packaging", "stack_chiplets", "stack_gpus", "systems", "technology",
 ]  # fmt: skip

@@ -8,8 +8,9 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 # The code of a dataflow is its place here: append, never reorder. os-flex: output-stationary with any two output dimensions
-# unrolled; *-systolic: operands handed on from PE to PE (SCALE-Sim); rs: row-stationary (Eyeriss).
-DATAFLOWS = ("ws", "os", "os-flex", "os-systolic", "ws-systolic", "is-systolic", "rs")
+# unrolled; *-systolic: operands handed on from PE to PE (SCALE-Sim); rs: row-stationary (Eyeriss); gpu: no loop nest of ours but
+# the kernels of a library (rows: multiprocessors, columns: 16-bit MACs a cycle of each, buffer: L2 that one of them can use).
+DATAFLOWS = ("ws", "os", "os-flex", "os-systolic", "ws-systolic", "is-systolic", "rs", "gpu")
 
 
 class Chiplets(eqx.Module):

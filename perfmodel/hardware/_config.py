@@ -10,6 +10,7 @@ from .._files import decode_file
 from .._names import unknown_name
 from . import _silicon_config as silicon
 from ._chiplet import DATAFLOWS, stack_chiplets
+from ._gpu import gpu_names, stack_gpus
 from ._memory import MemoryTiers
 from ._package import mesh
 from ._quantity import quantity
@@ -37,6 +38,7 @@ class _Type(msgspec.Struct, forbid_unknown_fields=True):
     launch: Amount = 0.0
     area: Amount | None = None  # of the whole die
     other_area: Amount | None = None  # instead: what is neither MACs nor buffer nor die-to-die interface
+    gpu: str | None = None  # of dataflow gpu: whose specification sheet and kernels
 
 
 class _Position(msgspec.Struct, forbid_unknown_fields=True):
@@ -145,6 +147,8 @@ def _system(where: str, file: _File) -> System:
         package = mesh([c.position for c in file.chiplets], attached, names, **network)
     except ValueError as error:  # a hole in the mesh
         raise ValueError(f"{where}: {error}") from None
+    gpus = [t.gpu or "" for t in file.types.values()]
+    some_gpu = next(filter(None, gpus), None)
     return System(
         chiplets=types.pick(kind),
         memory=_tiers(where, file.memory),
@@ -155,6 +159,8 @@ def _system(where: str, file: _File) -> System:
         name=file.name,
         chiplet_names=names,
         type_names=type_names,
+        gpus=None if some_gpu is None else stack_gpus([name or some_gpu for name in gpus]),
+        gpu_names=() if some_gpu is None else tuple(gpus),
     )
 
 
@@ -177,6 +183,11 @@ def _network(where: str, package: _Package | None, n_chiplets: int, process: Tec
 def _chiplet_type(where: str, t: _Type, process: Technology) -> dict:
     if t.dataflow not in DATAFLOWS:
         raise unknown_name(f"{where}.dataflow", t.dataflow, DATAFLOWS)
+    if t.gpu is not None and t.gpu not in gpu_names():
+        raise unknown_name(f"{where}.gpu", t.gpu, gpu_names())
+    if (t.gpu is None) == (t.dataflow == "gpu"):
+        needed = "of dataflow gpu alone" if t.gpu else f"needed with dataflow gpu: one of {', '.join(gpu_names())}"
+        raise ValueError(f"{where}.gpu is {t.gpu!r} and dataflow {t.dataflow!r}; {needed}")
     for field in ("rows", "columns", "lanes"):
         if getattr(t, field) < 1:
             raise ValueError(f"{where}.{field} is {getattr(t, field)}; allowed: an integer of at least 1")

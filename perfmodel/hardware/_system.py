@@ -1,5 +1,7 @@
 """A system: chiplets + memory + package + technology."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ from jaxtyping import Array, Int
 
 from .._names import unknown_name
 from ._chiplet import Chiplets
+from ._gpu import Gpu
 from ._memory import MemoryTiers
 from ._package import Package
 from ._technology import Technology
@@ -17,7 +20,10 @@ class System(eqx.Module):
 
     - `chiplets`: the `D` chiplets as they are, free to be changed or differentiated one by one.
     - `types`: the `K` chiplet types that the system file declares; `kind[d]` the type of chiplet d.
-    - `name, chiplet_names, type_names`: static.
+    - `gpus`: what the specification sheets say of the types that are GPUs, leaves `[K]` (of other types: any GPU's); None where no
+      type is one. What chiplets and memory say too (peak, clock, L2, DRAM) is taken from there.  `gpu_names[k]`: "" for others.
+    - `kernels`: constants of its GPUs' kernels fitted to measurements (`cost.gpu_kernels`); None: those shipped.
+    - `name, chiplet_names, type_names, gpu_names`: static.
     """
 
     chiplets: Chiplets
@@ -29,6 +35,9 @@ class System(eqx.Module):
     name: str = eqx.field(static=True)
     chiplet_names: tuple[str, ...] = eqx.field(static=True)
     type_names: tuple[str, ...] = eqx.field(static=True)
+    gpus: Gpu | None = None
+    kernels: Any = None
+    gpu_names: tuple[str, ...] = eqx.field(static=True, default=())
 
     @property
     def n_chiplets(self) -> int:

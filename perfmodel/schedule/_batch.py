@@ -62,6 +62,8 @@ def evaluate_many(
         raise ValueError(f"kernel is {kernel!r}; allowed: {', '.join(KERNELS)}")
     if recompute and (table is not None or kinds is not None):
         raise ValueError("recompute makes the costs of every candidate; it goes with neither table nor kinds")
+    if recompute and system.gpus is not None:
+        raise ValueError(f"{system.name}: recompute cannot time the kernels of a GPU candidate by candidate; leave it out")
     if table is None and not recompute:
         table = cost_table(workload, system, by_type=kinds is not None)
     if kinds is not None and table is not None and table.column is None:
