@@ -45,7 +45,9 @@ def chiplet_machine(dataflow: str, chip: Chiplets, memory: MemoryTiers) -> Hiera
     Sums meet along the array dimension that is unrolled over a reduction, in a store at its end. ValueError: unknown dataflow.
     """
     if dataflow == "gpu":
-        raise ValueError(f"dataflow is 'gpu': its kernels are a library's, not loop nests; the mapper knows: {', '.join(_FLOWS)}")
+        raise ValueError(
+            f"dataflow is 'gpu': its kernels are a library's, not loop nests; the mapper knows: {', '.join(_FLOWS)}"
+        )
     if dataflow not in _FLOWS:
         raise ValueError(f"dataflow is {dataflow!r}; the mapper knows: {', '.join(_FLOWS)} (of {', '.join(DATAFLOWS)})")
     kept, alternatives = _FLOWS[dataflow]

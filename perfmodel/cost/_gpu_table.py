@@ -4,6 +4,7 @@
   tile); groups, and the GEMMs of attention, run as one batched GEMM. `G` equal products on a GPU take what one takes on a
   G-th of it: of its multiprocessors, bandwidths, L2 and power.
 - Operands of at most 8 bits take the 8-bit kernels, which convert 16-bit activations in a pass of their own; results have 16 bits.
+  Attention always runs in 16 bits, as libraries do that run the layers around it in 8.
 - Vector rows move data: `layer_norm`, `softmax`, `embedding` row by row, the others as flat arrays, in 16 bits. Nothing is fused:
   batch norm, ReLU and additions after a convolution are kernels of their own, and attention writes its scores out, as an
   eager framework runs it. Depthwise convolutions have libraries' special kernels: here they are (too slow) batched GEMMs.
@@ -27,7 +28,7 @@ from .._names import unknown_name
 from ..hardware import DATAFLOWS, Chiplets, Gpu, MemoryTiers
 from ..workload import KINDS, Operators
 from ._flow import sizes
-from ._kernel_constants import constants, read_entries
+from ._kernel_constants import SHIPPED, constants, read_entries
 from ._kernel_elementwise import ElementwiseParameters, elementwise_s
 from ._kernel_gemm import GemmParameters, gemm_s
 from ._kernel_parts import l2_hit, precision
@@ -43,7 +44,7 @@ _KERNELS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "softmax": (("softmax",), ("softmax",)),
     "embedding": (("emb",), ("embedding",)),
     "add": (("add",), ("add",)),
-    "gelu": (("gelu",), ("gelu", "relu", "batch_norm", "max_pool", "avg_pool", "elementwise")),
+    "gelu": (("gelu", "mlp_act"), ("gelu", "relu", "batch_norm", "max_pool", "avg_pool", "elementwise")),
 }
 _BY_ROW = 3  # the first ones: a row of the kernel is a row of `k` outputs; the others are flat
 _KERNEL = np.asarray(
@@ -77,12 +78,12 @@ def gpu_kernels(names: tuple[str, ...], path: str | Path | None = None, source: 
     Raises ValueError in one line for a file that cannot be used, without one of the GPUs, or without the source.
     """
     if path is None:
-        return _shipped_kernels(tuple(names), bool(jax.config.jax_enable_x64))
+        return _shipped_kernels(tuple(names), str(jnp.result_type(float)))
     return _kernels(names, path, source)
 
 
 @lru_cache(maxsize=64)
-def _shipped_kernels(names: tuple[str, ...], _x64: bool) -> GpuKernels:
+def _shipped_kernels(names: tuple[str, ...], _dtype: str) -> GpuKernels:
     return _kernels(names, None, None)
 
 
@@ -109,12 +110,14 @@ def _source(path, entries, name: str, wanted: str | None) -> str:
 
 
 def _of_type(look_up, entries, name: str, source: str) -> tuple[Any, Any, Any]:
-    fitted = {(e.family, e.variant) for e in entries if (e.gpu, e.source) == (name, source)}
+    shared = [e for e in read_entries(SHIPPED) if e.gpu == "any"] if SHIPPED.exists() else []
+    own = [e for e in entries if (e.gpu, e.source) == (name, source)]
+    fitted, known = ({(e.family, e.variant) for e in some} for some in (own, shared))
 
     def best(family: str, variants: tuple[str, ...]):
-        """Of the first variant that is fitted, else of the first."""
-        variant = next((v for v in variants if (family, v) in fitted), variants[0])
-        return look_up(name, source, family, variant)
+        """Of the first variant that is fitted, else of the first that is shipped, else of the first."""
+        found = [v for there in (fitted, known) for v in variants if (family, v) in there]
+        return look_up(name, source, family, (found or variants)[0])
 
     eight = ("sq", "fp8") if name.startswith(_INT8_ONLY) else ("fp8", "sq")
     vector = [best("elementwise", variants) for variants, _ in _KERNELS.values()]
@@ -153,9 +156,12 @@ def kernel_s(op: Operators, gpu: Gpu, kernels: GpuKernels) -> Float[Array, ""]:
     """Seconds of one operator (fields are scalars) on one GPU; `kernels` of one type."""
     size = _products(op)
     gemm = partial(_batched_gemm_s, gpu, size, op.is_attention)
-    eight_bit = jnp.asarray(op.in_bits) <= 8
-    matrix = jnp.where(eight_bit, gemm("fp8", kernels.gemm_8bit), gemm("bf16", kernels.gemm_16bit))
+    matrix = jnp.where(_eight_bit(op), gemm("fp8", kernels.gemm_8bit), gemm("bf16", kernels.gemm_16bit))
     return jnp.where(op.is_matrix > 0, matrix, _vector_s(op, gpu, kernels.elementwise))
+
+
+def _eight_bit(op: Operators):
+    return (jnp.asarray(op.in_bits) <= 8) & jnp.logical_not(op.is_attention)
 
 
 def _batched_gemm_s(gpu: Gpu, size: _Products, attention, kind: str, constants: GemmParameters) -> Float[Array, ""]:
@@ -205,7 +211,7 @@ def onchip_j(op: Operators, chip: Chiplets) -> Float[Array, "..."]:
     )
     moved = jnp.where(matrix, tiles, op.in_elements * in_b + op.weight_elements * w_b) + op.out_elements * out_b
     local = jnp.where(matrix, tiles + op.macs * (in_b + w_b) / _WARP_TILE, 0.0)
-    mac = chip.mac_j * jnp.where(op.in_bits <= 8, _8BIT_MAC, 1.0)
+    mac = chip.mac_j * jnp.where(_eight_bit(op), _8BIT_MAC, 1.0)
     return op.macs * mac + op.lane_ops * chip.lane_op_j + local * chip.local_j_per_byte + moved * chip.buffer_j_per_byte
 
 

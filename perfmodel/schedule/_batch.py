@@ -63,7 +63,9 @@ def evaluate_many(
     if recompute and (table is not None or kinds is not None):
         raise ValueError("recompute makes the costs of every candidate; it goes with neither table nor kinds")
     if recompute and system.gpus is not None:
-        raise ValueError(f"{system.name}: recompute cannot time the kernels of a GPU candidate by candidate; leave it out")
+        raise ValueError(
+            f"{system.name}: recompute cannot time the kernels of a GPU candidate by candidate; leave it out"
+        )
     if table is None and not recompute:
         table = cost_table(workload, system, by_type=kinds is not None)
     if kinds is not None and table is not None and table.column is None:

@@ -34,6 +34,7 @@ def make_constants(system: System, table: CostTable | None, dtype) -> Constants:
         for each in [jax.tree.map(lambda x, d=d: jnp.asarray(x)[d], system.chiplets)]
     )
     latency_s = jnp.asarray(system.memory.latency_s, dtype)[0]
+    only_gpus = system.gpus is not None and all(system.gpu_names)
     column, n_columns = None, n
     if table is not None and table.column is not None:
         kind, n_columns = jnp.asarray(table.column), table.working_bytes.shape[1]
@@ -48,7 +49,8 @@ def make_constants(system: System, table: CostTable | None, dtype) -> Constants:
         hops=tuple(tuple(package.hops[a, b] for b in range(n)) for a in range(n)),
         hop_s=package.hop_s,
         network_s_per_byte=1.0 / jnp.minimum(package.link_bytes_per_s, package.port_bytes_per_s),
-        memory_s_per_byte=1.0 / jnp.asarray(system.memory.bytes_per_s, dtype)[0],
+        # the seconds of GPU kernels hold their memory traffic already
+        memory_s_per_byte=(0.0 if only_gpus else 1.0) / jnp.asarray(system.memory.bytes_per_s, dtype)[0],
         memory_s=tuple(latency_s + package.memory_hops[d] * package.hop_s for d in range(n)),
         direct=package.direct,
     )

@@ -186,7 +186,7 @@ def test_os_flex_is_never_slower_than_os(sizes, rows, columns):
 # not rs: its closed-form mapping fills the buffer with partial sums, and wider strips leave less of it to channels
 @given(
     CONVS,
-    st.sampled_from(DATAFLOWS[:-1]),
+    st.sampled_from([flow for flow in DATAFLOWS if flow not in ("rs", "gpu")]),
     st.integers(1, 64),
     st.integers(1, 64),
     st.integers(0, 64),

@@ -70,7 +70,7 @@ def test_a_gpu_beside_an_array(tmp_path):
 
 
 @pytest.mark.parametrize("change, said", [
-    ({"gpu": "A100"}, ["types.gpu.gpu is 'A100': did you mean A100-SXM-80GB", "L40S"]),
+    ({"gpu": "A100-SXM-80"}, ["types.gpu.gpu is 'A100-SXM-80': did you mean A100-SXM-80GB", "L40S"]),
     ({"gpu": None}, ["types.gpu.gpu is None and dataflow 'gpu'", "needed with dataflow gpu: one of A100-SXM-40GB"]),
     ({"dataflow": "ws"}, ["types.gpu.gpu is 'A100-SXM-80GB' and dataflow 'ws'", "of dataflow gpu alone"]),
 ], ids=["unknown", "missing", "not a GPU"])  # fmt: skip

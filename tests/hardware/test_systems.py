@@ -140,7 +140,7 @@ BAD = {
     "half a PE": (put("types", "ws", "rows", 64.5), ["Expected int, got float", "$.types"]),
     "wrong unit": (put("types", "ws", "clock", "500 MB"), ["types.ws.clock is '500 MB'", "hertz, e.g. 500 MHz"]),
     "unknown type": (put("chiplets", 1, "type", "wss"), ["chiplets[1].type is 'wss'", "did you mean ws", "os-flex"]),
-    "unknown dataflow": (put("types", "ws", "dataflow", "rx"), ["types.ws.dataflow is 'rx'", "allowed: is-systolic, os, os-flex"]),
+    "unknown dataflow": (put("types", "ws", "dataflow", "rx"), ["types.ws.dataflow is 'rx'", "allowed: gpu, is-systolic, os, os-flex"]),
     "unknown technology": (put("technology", "6nm"), ["technology is '6nm'", "allowed: 12nm, 14nm, 16nm"]),
     "duplicate position": (put("chiplets", 1, "position", [0, 0]), ["chiplets[1].position is (0, 0)", "already taken"]),
     "duplicate name": (put("chiplets", 3, "name", "c00"), ["chiplets[3].name is 'c00'", "already taken"]),
