@@ -22,7 +22,10 @@ def nest_text(nest: LoopNest, chains: dict[str, list[str]]) -> str:
             continue
         where = [chains[t][min(int(level[at, i]), len(chains[t]) - 1)] for at, t in enumerate(OPERANDS)]
         loop = f"{'  ' * depth}for {DIMS[dim[i]].lower()} in {factor[i]:g}"
-        lines.append(f"{loop:32}" + "".join(f"{t} {name.removeprefix(t + ' '):{width}}" for t, name in zip(OPERANDS, where, strict=True)))
+        lines.append(
+            f"{loop:32}"
+            + "".join(f"{t} {name.removeprefix(t + ' '):{width}}" for t, name in zip(OPERANDS, where, strict=True))
+        )
         depth += 1
     spatial_dim, spatial_factor = np.asarray(nest.spatial_dim), np.asarray(nest.spatial_factor)
     at_once = [f"{DIMS[d].lower()} {f:.4g}" for d, f in zip(spatial_dim, spatial_factor, strict=True) if f > 1]

@@ -194,7 +194,7 @@ def test_picture_says_what_it_shows(tmp_path):
         "predicted = reference",
     } <= set(seen)
     assert {"machine 0", "machine 1", "machine 2", "a", "b"} <= set(seen)
-    assert "time_s: 60 rows, 0 exact, MAPE 5 %" in seen and "not drawn: 1 with a value of zero or less" in seen
+    assert "time_s\n60 rows, 0 exact, MAPE 5 %" in seen and "not drawn: 1 with a value of zero or less" in seen
     assert len(fig.axes) == 2
     image = imread(tmp_path / "v.png")
     assert len(np.unique((image[..., :3] * 255).astype(int).reshape(-1, 3), axis=0)) > 50
