@@ -38,9 +38,7 @@ def report(name: str, args, result: dict, lines: list[str]) -> None:
 
     document = {
         **result,
-        "command": " ".join(
-            ["python", f"benchmarks/{Path(sys.argv[0]).name}", *[a for a in sys.argv[1:] if a != "--json"]]
-        ),
+        "command": " ".join(["python", _script(), *[a for a in sys.argv[1:] if a != "--json"]]),
         "versions": {"python": platform.python_version(), "jax": jax.__version__, "jaxlib": jaxlib.__version__},
         "device": jax.devices()[0].device_kind,
         "processor": _processor(),
@@ -55,6 +53,12 @@ def report(name: str, args, result: dict, lines: list[str]) -> None:
     else:
         print("\n".join(lines))
         print(f"written to {path}")
+
+
+def _script() -> str:
+    """The running script as seen from the top of the repository."""
+    script = Path(sys.argv[0]).resolve()
+    return f"benchmarks/{script.relative_to(RESULTS.parent)}" if script.is_relative_to(RESULTS.parent) else script.name
 
 
 def cpu_seconds(call, repeat: int) -> list[float]:

@@ -38,7 +38,10 @@ def main() -> None:
         for i in at
     ]  # fmt: skip
     child = subprocess.run(
-        [args.zigzag_python, str(HERE / "_zigzag_child.py")], input=json.dumps(jobs), capture_output=True, text=True
+        [args.zigzag_python, "-P", str(HERE / "_zigzag_child.py")],
+        input=json.dumps(jobs),
+        capture_output=True,
+        text=True,
     )
     if child.returncode:
         sys.exit(f"zigzag.py: ZigZag failed: {child.stderr.strip().splitlines()[-1]}")
