@@ -91,6 +91,12 @@ def evaluated(arguments) -> tuple[dict, list[str]]:
         from perfmodel.cost import map_workload
 
         mappings = map_workload(workload, system, arguments.mapper, sub_batch=int(schedule.sub_batch))
+        placed = mappings.fits[
+            np.arange(workload.n_operators), np.asarray(system.kind)[np.asarray(schedule.assignment)]
+        ]
+        if not np.all(placed):
+            which = workload.names[int(np.flatnonzero(~placed)[0])]
+            raise ValueError(f"--mapper found no loop nest of {which} that fits its chiplet")
         table = pm.cost_table(workload, system, schedule.sub_batch, mappings=mappings)
     metrics = jax.tree.map(np.asarray, pm.evaluate(workload, system, schedule, table=table))
     answer = {f: _plain(getattr(metrics, f)) for f in metrics.__dataclass_fields__ if f != "models"}

@@ -18,6 +18,13 @@ _TILES = LEVELS + 1  # tile l is what one unit of memory l - 1 holds; tile 0 is 
 _OUTPUT_DIMS = tuple(DIMS.index(d) for d in "GNKPQ")
 _AXES = tuple(1 << d for d in WINDOW)
 _REST = tuple(mask & ~(sum(_AXES) if t == 1 else 0) for t, mask in enumerate(RELEVANT))  # all but an input's window
+_NEST_AXES = (("dim", 1), ("factor", 1), ("level", 2), ("spatial_dim", 1), ("spatial_factor", 1), ("spatial_level", 2))
+_PROBLEM_AXES = (
+    ("sizes", 1),
+    ("stride", 0),
+    ("input_size", 1),
+    *((f"{t}_bits", 0) for t in ("weight", "input", "psum", "output")),
+)
 _READ_DOWN, _WRITE_UP, _READ_UP, _WRITE_DOWN = range(4)  # hardware.DIRECTIONS
 
 
@@ -52,7 +59,10 @@ class _Sizes(NamedTuple):
 
 def counts(problem: Problem, nest: LoopNest, machine: Hierarchy, how: Conventions) -> Counts:
     """Count a loop nest on a machine. The nest is taken as it is: whether its tiles fit is told by `loopnest_cost`."""
-    batch = jnp.broadcast_shapes(*(x.shape[s:] for x, s in ((nest.factor, 1), (nest.level, 2), (problem.sizes, 1))))
+    batch = jnp.broadcast_shapes(
+        *(jnp.shape(getattr(nest, f))[s:] for f, s in _NEST_AXES),
+        *(jnp.shape(getattr(problem, f))[s:] for f, s in _PROBLEM_AXES),
+    )
     n = len(batch)
     tiles = jnp.arange(_TILES).reshape(1, _TILES, *(1,) * n)
 

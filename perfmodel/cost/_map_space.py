@@ -184,11 +184,11 @@ def decoded(genome: Genome, space: Space, problem: Problem, machine: Hierarchy) 
 
 def _room(share, machine: Hierarchy, n: int):
     """Bits of each memory that an operand may use: its share, less where all shares exceed the whole; no end outermost."""
-    stores = jnp.asarray(machine.stores)  # of one machine
+    stores, exact = jnp.asarray(machine.stores), jax.lax.Precision.HIGHEST  # of one machine
     flat = stores.reshape(stores.shape[0], -1)
-    asked = jnp.tensordot(flat, share.reshape(flat.shape[1], *share.shape[2:]), axes=1)
-    granted = jnp.tensordot(flat.T, 1.0 / jnp.maximum(asked, 1.0), axes=1).reshape(share.shape)
-    capacity = flat.T @ jnp.minimum(jnp.asarray(machine.capacity_bits), 1e30)
+    asked = jnp.tensordot(flat, share.reshape(flat.shape[1], *share.shape[2:]), axes=1, precision=exact)
+    granted = jnp.tensordot(flat.T, 1.0 / jnp.maximum(asked, 1.0), axes=1, precision=exact).reshape(share.shape)
+    capacity = jnp.matmul(flat.T, jnp.minimum(jnp.asarray(machine.capacity_bits), 1e30), precision=exact)
     held = jnp.asarray(machine.held)
     last = held & ~jnp.concatenate([held[:, 1:], jnp.zeros_like(held[:, :1])], axis=1)
     endless = jnp.where(last | ~held, 1e38, 0.0).reshape(3, LEVELS, *(1,) * n)

@@ -9,7 +9,6 @@ from jaxtyping import Array, Bool
 from ..hardware import DATAFLOWS, Chiplets, MemoryTiers, System
 from ..workload import Operators, Workload
 from ._chiplet_machine import BUFFER, chiplet_machine, unrolling
-from ._loopnest import counts
 from ._mapper import map_operators
 from ._nest import OURS, LoopNest, Problem, problem
 from ._nest_cost import loopnest_cost
@@ -29,6 +28,7 @@ class Mappings(eqx.Module):
     fits: Bool[Array, "L K"]
     sub_batch: int = eqx.field(static=True)
     dataflows: tuple[str, ...] = eqx.field(static=True)
+    work: int = eqx.field(static=True)  # fingerprint of the operators they were made for
 
 
 class NestCosts(eqx.Module):
@@ -48,10 +48,12 @@ def map_workload(
     """The best loop nest of every matrix operator on every chiplet type of `system` (operators alike are mapped once).
 
     **Arguments:** `objective`: latency, energy or edp, of the operator alone with its operands in memory.
-    Raises ValueError for an unknown objective.
+    Raises ValueError for an unknown objective, a workload without matrix operators, or a type whose dataflow it does not know.
     """
     from ._table import with_sub_batch
 
+    if not np.any(np.asarray(workload.operators.is_matrix) > 0):
+        raise ValueError("the mapper maps matrix operators; the workload has none")
     operators = with_sub_batch(workload.operators, sub_batch)
     problems = jax.tree.map(np.asarray, problem(operators))
     columns = np.concatenate([np.atleast_2d(x) for x in jax.tree.leaves(problems)])
@@ -59,9 +61,9 @@ def map_workload(
     _, first, of = np.unique(columns[:, matrix], axis=1, return_index=True, return_inverse=True)
     some = jax.tree.map(lambda x: x[..., matrix[first]], problems)
     kinds = [DATAFLOWS[int(code)] for code in np.asarray(system.types.dataflow)]
+    machines = [chiplet_machine(flow, system.types.pick(k), system.memory) for k, flow in enumerate(kinds)]
     nests, fits = [], []
-    for k, flow in enumerate(kinds):
-        machine = chiplet_machine(flow, system.types.pick(k), system.memory)
+    for flow, machine in zip(kinds, machines, strict=True):
         found = map_operators(
             some,
             machine,
@@ -78,7 +80,28 @@ def map_workload(
         nests.append(jax.tree.map(lambda x, place=place: x[..., place], found.nest))
         fits.append(np.where(np.asarray(operators.is_matrix) > 0, found.fits[place], True))
     nest = jax.tree.map(lambda *x: np.stack(x, axis=-1), *nests)
-    return Mappings(nest, np.stack(fits, axis=-1), sub_batch, tuple(kinds))
+    return Mappings(nest, np.stack(fits, axis=-1), sub_batch, tuple(kinds), work_of(workload.operators))
+
+
+def work_of(operators: Operators) -> int:
+    """Fingerprint of the loop bounds and precisions of operators (on the host)."""
+    fields = (
+        "kind",
+        "groups",
+        "batch",
+        "k",
+        "c",
+        "p",
+        "q",
+        "r",
+        "s",
+        "stride",
+        "in_bits",
+        "weight_bits",
+        "psum_bits",
+        "out_bits",
+    )
+    return hash(tuple(np.asarray(getattr(operators, name), np.float64).tobytes() for name in fields))
 
 
 def nest_costs(operators: Operators, chiplets: Chiplets, memory: MemoryTiers, mappings: Mappings, kind) -> NestCosts:
@@ -92,7 +115,7 @@ def nest_costs(operators: Operators, chiplets: Chiplets, memory: MemoryTiers, ma
 
 
 def _priced(size: Problem, nest: LoopNest, machine, flow: str) -> NestCosts:
-    cost, found = loopnest_cost(size, nest, machine, TABLE), counts(size, nest, machine, TABLE)
+    cost = loopnest_cost(size, nest, machine, TABLE)
     at = BUFFER[flow]
     inside = jnp.zeros_like(cost.cycles)
     buffer_bytes, fetched = inside, []
@@ -115,9 +138,9 @@ def _priced(size: Problem, nest: LoopNest, machine, flow: str) -> NestCosts:
     sides = size.input_size
     held_inputs = g * n * c * sides[0] * sides[1] * size.input_bits / 8
     return NestCosts(
-        cycles=found.cycles,
+        cycles=cost.compute_cycles,
         buffer_bytes=buffer_bytes,
-        onchip_j=inside + found.macs * machine.mac_j,
+        onchip_j=inside + jnp.prod(size.sizes, axis=0) * machine.mac_j,
         # a mapping never reads less than everything once; skipped rows and padding make the two differ a little
         input_refetch=jnp.maximum((inputs + spilled) / held_inputs, 1.0),
         weight_refetch=jnp.maximum(weights / held_weights, 1.0),

@@ -22,6 +22,7 @@ OBJECTIVES = ("latency", "energy", "edp")
 _WEIGHTS = {"latency": (1.0, 1e-3), "energy": (1e-3, 1.0), "edp": (1.0, 1.0)}  # ties go to the other figure
 _MUTATIONS = 2
 _LEAST_SHARE_LOG = 10.0  # an operand may keep as little as exp(-10) of a memory: a small first tile arrives sooner
+_MOST = 1 << 15  # candidates of a population
 _CHUNK = 8  # operators of one call
 
 
@@ -45,12 +46,18 @@ def map_operators(
     `spaces`).  `objective`: one of `OBJECTIVES`.  `how`: conventions of counting.  `population`, `generations`: effort; each
     choice of unrolling has a population of its own.
 
-    Raises ValueError for an unknown objective.
+    Raises ValueError for an unknown objective, no operator, or an effort out of range.
     """
     if objective not in OBJECTIVES:
         raise ValueError(f"objective is {objective!r}; allowed: {', '.join(OBJECTIVES)}")
+    if not 1 <= population <= _MOST:
+        raise ValueError(f"population is {population}; allowed: 1 to {_MOST}")
+    if generations < 1:
+        raise ValueError(f"generations is {generations}; allowed: at least 1")
     rng = np.random.default_rng(seed)
     sizes = np.asarray(problems.sizes)
+    if sizes.shape[1] == 0:
+        raise ValueError("there is no operator to map")
     tasks = [(row, s) for row in range(sizes.shape[1]) for s in spaces(sizes[:, row], machine, unroll)]
     of_operator = np.asarray([row for row, _ in tasks])
     many = jax.tree.map(lambda *x: np.stack(x), *(s for _, s in tasks))
@@ -64,11 +71,13 @@ def map_operators(
     def evolve(first: int):
         some = np.minimum(np.arange(first, first + _CHUNK), len(tasks) - 1)  # as many always: one program for all
         mine = jax.tree.map(lambda x: x[some], given)
-        return jax.tree.map(np.asarray, _evolve(*mine, *fixed, how, generations))
+        with jax.enable_x64(double):  # a setting of the thread that asked
+            return jax.tree.map(np.asarray, _evolve(*mine, *fixed, how, generations))
 
+    double = bool(jax.config.jax_enable_x64)
     done = [evolve(0)]  # alone: threads that start together would each compile
     # a loop runs on one core: as many chunks at a time as there are cores
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(_cores()) as pool:
         done += pool.map(evolve, range(_CHUNK, len(tasks), _CHUNK))
     nests, costs = jax.tree.map(lambda *x: np.concatenate(x)[: len(tasks)], *done)
     score, cycles, energy, over = costs.T
@@ -76,6 +85,10 @@ def map_operators(
     pick = np.asarray([of[np.argmin(score[of])] for of in pick])
     nest = jax.tree.map(lambda x: np.moveaxis(x[pick], 0, -1), nests)
     return Mapping(nest, cycles[pick], energy[pick], over[pick] == 0, len(tasks) * population * generations)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _narrow(x):

@@ -91,13 +91,14 @@ def problem(operators: Operators) -> Problem:
     # every GEMM of an attention has operands of its own: its batch multiplies the groups
     sizes = jnp.stack([jnp.where(attention, g * n, g), jnp.where(attention, 1.0, n), k, c, p, q, r, s])
     rows, columns = (p - 1) * operators.stride + r, (q - 1) * operators.stride + s
-    # only the area of the real input is stored: padding and skipped edges shrink both sides alike
+    # only the area of the real input is stored: padding and skipped edges shrink both sides alike (a side of one cannot)
     held = operators.in_elements - jnp.where(attention, g * n * k * c, 0.0)
-    shrink = jnp.sqrt(jnp.minimum(held / (g * n * c * rows * columns), 1.0))
+    area = jnp.minimum(held / (g * n * c * rows * columns), 1.0)
+    of_rows = jnp.where(columns == 1, area, jnp.where(rows == 1, 1.0, jnp.sqrt(area)))
     return Problem(
         sizes=sizes,
         stride=jnp.asarray(operators.stride, sizes.dtype),
-        input_size=jnp.stack([rows * shrink, columns * shrink]),
+        input_size=jnp.stack([rows * of_rows, columns * area / of_rows]),
         weight_bits=jnp.where(attention, operators.in_bits, operators.weight_bits),
         input_bits=jnp.asarray(operators.in_bits, sizes.dtype),
         psum_bits=jnp.asarray(operators.psum_bits, sizes.dtype),

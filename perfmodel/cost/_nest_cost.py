@@ -4,13 +4,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ..hardware import LEVELS, Hierarchy
 from ._loopnest import Counts, counts
 from ._nest import Conventions, LoopNest, Problem
 
-_WRITES = jnp.asarray([0.0, 1.0, 0.0, 1.0])  # by direction, see hardware.DIRECTIONS
+_WRITES = np.asarray([0.0, 1.0, 0.0, 1.0])  # by direction, see hardware.DIRECTIONS
 
 
 class NestCost(NamedTuple):
@@ -18,7 +19,8 @@ class NestCost(NamedTuple):
 
     - `accesses[t, l, way]`: of the port's full width, all units.  `energy_j[t, l]` by operand and level; `total_j` with the MACs.
     - `cycles`: latency; `compute_cycles`: of the loops alone; `busy_cycles[p]`: of each port, one unit.
-    - `used_bits[m]`: held in one unit of each memory.  `fits`: no memory and no array dimension holds more than it can.
+    - `used_bits[m]`: held in one unit of each memory.  `fits`: no memory holds more than it can, and no more is
+      unrolled than the array has places.
     """
 
     accesses: Float[Array, "3 levels 4 ..."]
@@ -70,6 +72,8 @@ def loopnest_cost(problem: Problem, nest: LoopNest, machine: Hierarchy, how: Con
     stores = machine.stores
     used = _matmul(stores, found.tile * at_rest, 2, n)
     room = _lift(machine.capacity_bits, 1, n)
+    at_once = jnp.prod(_lift(nest.spatial_factor, 1, n), axis=0)
+    placed = at_once <= _lift(jnp.prod(jnp.asarray(machine.array), axis=0), 0, n) * (1 + 1e-6)
     return NestCost(
         accesses=accesses,
         energy_j=energy,
@@ -78,7 +82,7 @@ def loopnest_cost(problem: Problem, nest: LoopNest, machine: Hierarchy, how: Con
         compute_cycles=found.cycles,
         busy_cycles=busy,
         used_bits=used,
-        fits=jnp.all(used <= room * (1 + 1e-6), axis=0),
+        fits=jnp.all(used <= room * (1 + 1e-6), axis=0) & placed,
     )
 
 
@@ -111,9 +115,8 @@ def _matmul(weights, values, structural: int, n: int):
     """Sum over the structural axes of `values`, for each row of `weights` (shared by the batch, or one a batch element)."""
     weights = jnp.asarray(weights)
     if weights.ndim == structural + 1:  # shared: one matrix product
-        flat = weights.reshape(weights.shape[0], -1) @ values.reshape(-1, *(values.shape[structural:] or (1,))).reshape(
-            weights[0].size, -1
-        )
+        columns = values.reshape(weights[0].size, -1)
+        flat = jnp.matmul(weights.reshape(weights.shape[0], -1), columns, precision=jax.lax.Precision.HIGHEST)
         return flat.reshape(weights.shape[0], *values.shape[structural:])
     return jnp.sum(_lift(weights, structural + 1, n) * values, axis=tuple(range(1, structural + 1)))
 

@@ -7,11 +7,11 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from ..hardware import Chiplets, System
+from ..hardware import DATAFLOWS, Chiplets, System
 from ..workload import Operators, Workload
 from ._dataflow import on_chip
 from ._gpu_table import GPU, GpuKernels, gpu_kernels, with_gpu_columns
-from ._mapped_table import Mappings, nest_costs
+from ._mapped_table import Mappings, nest_costs, work_of
 from ._tiling import tiling
 
 
@@ -88,8 +88,17 @@ def _mapped(operators: Operators, system: System, sub_batch, mappings: Mappings,
     if mappings.fits.shape != needed:
         got = mappings.fits.shape
         raise ValueError(f"mappings: {got[0]} operators on {got[1]} types; needed: {needed[0]} on {needed[1]}")
-    if isinstance(sub_batch, int) and sub_batch != mappings.sub_batch:
-        raise ValueError(f"mappings were made for sub_batch {mappings.sub_batch}; the table needs {sub_batch}")
+    flows = (
+        None if isinstance(system.types.dataflow, Tracer) else tuple(DATAFLOWS[int(c)] for c in system.types.dataflow)
+    )
+    if flows not in (None, mappings.dataflows):
+        raise ValueError(
+            f"mappings are of dataflows {', '.join(mappings.dataflows)}; the system has {', '.join(flows)}"
+        )
+    if not isinstance(operators.k, Tracer) and mappings.work != work_of(operators):
+        raise ValueError("mappings were made for other operators")
+    if not isinstance(sub_batch, Tracer) and float(sub_batch) != mappings.sub_batch:
+        raise ValueError(f"mappings were made for sub_batch {mappings.sub_batch}; the table needs {float(sub_batch):g}")
     if by_type:
         kinds = tuple(range(needed[1]))
         return _mapped_table(operators, system.types, system.memory, sub_batch, system.kind, mappings, kinds)
@@ -109,7 +118,7 @@ def _mapped_table(operators, chiplets, memory, sub_batch, column, mappings: Mapp
     chip = jax.tree.map(lambda x: jnp.asarray(x)[None, :], chiplets)
     scaled = jax.tree.map(lambda x: jnp.asarray(x)[:, None], scaled)
     # both operands of attention are inputs
-    second = scaled.groups * scaled.batch * scaled.k * scaled.c
+    second = 1.0 * scaled.groups * scaled.batch * scaled.k * scaled.c  # in floats: it may pass 2**31
     both = found.input_refetch + (found.weight_refetch - found.input_refetch) * second / jnp.maximum(
         scaled.in_elements, 1.0
     )

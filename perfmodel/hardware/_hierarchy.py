@@ -105,7 +105,11 @@ def hierarchy(array: dict[str, int], mac_j: float, memories: list[Memory], chain
             for way, direction in enumerate(DIRECTIONS):
                 port = here.route.get((operand, direction))
                 if port is None:
-                    continue  # a way this operand never takes
+                    if _taken(operand, direction, level == len(chain) - 1):
+                        raise ValueError(f"memory {name}: no route for operand {operand}, {direction}")
+                    continue
+                if port not in here.ports:
+                    raise ValueError(f"memory {name}: port {port!r} is not declared; declared: {', '.join(here.ports)}")
                 widths[:, t, level, way] = here.ports[port]
                 uses[ports.index((name, port)), t, level, way] = 1.0
         for a, dimension in enumerate(array):
@@ -131,3 +135,10 @@ def hierarchy(array: dict[str, int], mac_j: float, memories: list[Memory], chain
         outermost=outermost,
         entry=entry,
     )
+
+
+def _taken(operand: str, direction: str, outermost: bool) -> bool:
+    """Whether traffic of an operand takes a direction: only outputs come up, and nothing stands above the outermost memory."""
+    if direction in ("read_to_higher", "write_from_higher") and outermost:
+        return False
+    return operand == "O" or direction in ("read_to_lower", "write_from_higher")

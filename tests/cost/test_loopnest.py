@@ -219,3 +219,22 @@ def test_more_bandwidth_never_hurts_and_compulsory_traffic_holds(x64, how):
     for t, level, way in ((0, 1, READ_DOWN), (1, 1, READ_DOWN), (2, 2, WRITE_UP)):
         assert np.all(np.asarray(found.total[t, level, way]) >= whole[t] * (1 - 1e-9))
     assert np.all(np.asarray(slow.energy_j) >= 0)
+
+
+def test_a_missing_route_is_told():
+    port = {"port": Port(8, 8, 8)}
+    buffer = Memory("buffer", 64.0, 1.0, 1.0, ("x",), port, {("W", "read_to_lower"): "port"})
+    with pytest.raises(ValueError, match="memory buffer: no route for operand I, read_to_lower"):
+        hierarchy({"x": 1}, 1.0, [buffer], {"W": ["buffer"], "I": ["buffer"], "O": ["buffer"]})
+
+
+def test_a_batch_on_precision_alone(x64):
+    nest = loop_nest([("K", 4, (0, 0, 1)), ("C", 3, (1, 1, 1))], [], SLOTS, UNROLLED)
+    size = problem({"K": 4, "C": 3})
+    many = eqx.tree_at(lambda p: p.weight_bits, size, np.asarray([4.0, 8.0, 16.0]))
+    together = loopnest_cost(many, nest, small_machine(), PLAIN).total_j
+    apart = [
+        loopnest_cost(eqx.tree_at(lambda p: p.weight_bits, size, np.asarray(b)), nest, small_machine(), PLAIN).total_j
+        for b in (4.0, 8.0, 16.0)
+    ]
+    np.testing.assert_allclose(together, np.stack(apart), rtol=1e-12)

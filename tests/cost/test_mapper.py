@@ -163,6 +163,34 @@ def test_foreign_mappings_are_refused(tiny, resnet50, mcm, mapped):
         pm.cost_table(tiny, mcm, 2, mappings=mapped)
 
 
+def test_mappings_of_other_operators_or_dataflows_are_refused(tiny, mcm, mapped):
+    changed = eqx.tree_at(lambda w: w.operators.k, tiny, np.asarray(tiny.operators.k) * 2)
+    with pytest.raises(ValueError, match="made for other operators"):
+        pm.cost_table(changed, mcm, mappings=mapped)
+    with pytest.raises(ValueError, match="made for sub_batch 1; the table needs 8"):
+        pm.cost_table(tiny, mcm, np.float32(8), mappings=mapped)
+    other = eqx.tree_at(lambda s: s.types.dataflow, mcm, np.asarray([1, 1, 1], np.int32))
+    with pytest.raises(ValueError, match="mappings are of dataflows"):
+        pm.cost_table(tiny, other, mappings=mapped)
+
+
+def test_effort_out_of_range_is_told(machine):
+    for wrong, said in (({"population": 0}, "population is 0"), ({"generations": 0}, "generations is 0")):
+        with pytest.raises(ValueError, match=said):
+            map_operators(gemm(6, 8, 12), machine, UNROLL, **wrong)
+
+
+def test_double_precision_reaches_every_chunk(x64, machine):
+    found = map_operators(gemm(6, 8, 12, columns=10), machine, UNROLL, population=16, generations=2)
+    assert found.cycles.dtype == np.float64 and found.nest.factor.dtype == np.float64
+    assert len(set(found.cycles.tolist())) <= 10
+
+
+def test_unrolling_beyond_the_array_does_not_fit(machine):
+    nest = loop_nest([("P", 6, (1, 0, 0))], [("K", 64, (1, 0, 1))], SLOTS, 6)
+    assert not bool(loopnest_cost(gemm(6, 64, 1), nest, machine, OURS).fits.any())
+
+
 def test_nest_in_words():
     nest = loop_nest([("P", 8, (0, 0, 1)), ("C", 2, (1, 0, 1)), ("K", 2, (1, 1, 2))], [("K", 4, (1, 0, 1))], 8, 6)
     chains = {"W": ["store", "dram"], "I": ["buffer", "dram"], "O": ["sums", "buffer", "dram"]}
