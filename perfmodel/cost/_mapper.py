@@ -74,7 +74,7 @@ def map_operators(
         with jax.enable_x64(double):  # a setting of the thread that asked
             return jax.tree.map(np.asarray, _evolve(*mine, *fixed, how, generations))
 
-    double = bool(jax.config.jax_enable_x64)
+    double = jnp.result_type(float) == jnp.float64
     done = [evolve(0)]  # alone: threads that start together would each compile
     # a loop runs on one core: as many chunks at a time as there are cores
     with ThreadPoolExecutor(_cores()) as pool:
