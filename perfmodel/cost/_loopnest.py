@@ -66,22 +66,22 @@ def counts(problem: Problem, nest: LoopNest, machine: Hierarchy, how: Convention
     n = len(batch)
     tiles = jnp.arange(_TILES).reshape(1, _TILES, *(1,) * n)
 
-    one = jnp.where(_pad(nest.dim, 1, n)[0] < 0, 2.0, 1.0).astype(jnp.result_type(float))
+    one = jnp.where(lift(nest.dim, 1, n)[0] < 0, 2.0, 1.0).astype(jnp.result_type(float))
 
     def keep(value):
         # XLA on CPU copies cheap producers into every consumer, but never a division: a one that it cannot see through makes
         # it compute a shared value once (measured: benchmarks/mapper.py)
         return value / one
 
-    loops = _pad(nest.dim, 1, n), _pad(nest.factor, 1, n), _pad(nest.level, 2, n)
-    unrolled = _pad(nest.spatial_dim, 1, n), _pad(nest.spatial_factor, 1, n), _pad(nest.spatial_level, 2, n)
+    loops = lift(nest.dim, 1, n), lift(nest.factor, 1, n), lift(nest.level, 2, n)
+    unrolled = lift(nest.spatial_dim, 1, n), lift(nest.spatial_factor, 1, n), lift(nest.spatial_level, 2, n)
     inside = _sizes(loops, lambda level: level[:, None] < tiles)
     inside_space = _sizes(unrolled, lambda level: level[:, None] < tiles)
     beyond_space = _sizes(unrolled, lambda level: level[:, None] >= tiles)
 
     inside = jax.tree.map(keep, inside)  # what is unrolled may be the same for the whole batch
     held = _Sizes(*(a * b for a, b in zip(inside, inside_space, strict=True)))
-    stride, size = _pad(problem.stride, 0, n), _pad(problem.input_size, 1, n)
+    stride, size = lift(problem.stride, 0, n), lift(problem.input_size, 1, n)
     extents = _words(held, stride, size, how)
     unique = _words(beyond_space, stride, None, how._replace(input_extent="unique"))
     # distinct units of tile l above one of tile l + 1: what is shared along the way (multicast, reduction) counts once
@@ -105,7 +105,7 @@ def counts(problem: Problem, nest: LoopNest, machine: Hierarchy, how: Convention
     amount = jnp.stack([low, low, high, high], axis=2)
     times = jnp.stack([low_times, low_times, high_times, high_times], axis=2)
 
-    held_above = _pad(jnp.asarray(machine.held), 2, n)
+    held_above = lift(jnp.asarray(machine.held), 2, n)
     no_more = jnp.zeros_like(held_above[:, :1])
     above = jnp.concatenate([held_above[:, 1:], no_more], axis=1)
     outputs = operand == 2
@@ -131,7 +131,7 @@ def counts(problem: Problem, nest: LoopNest, machine: Hierarchy, how: Convention
         active = active & (way != _READ_UP)
     total, times = jnp.where(active, total, 0.0), jnp.where(active, times, 0.0)
 
-    psum, final = _pad(problem.psum_bits, 0, n), _pad(problem.output_bits, 0, n)
+    psum, final = lift(problem.psum_bits, 0, n), lift(problem.output_bits, 0, n)
     wide = jnp.where(returns, psum, final) * jnp.ones(batch)
     bits_out = jnp.stack([wide[:-1], wide[:-1], wide[1:], wide[1:]], axis=1)
     if how.final_outermost:
@@ -139,7 +139,7 @@ def counts(problem: Problem, nest: LoopNest, machine: Hierarchy, how: Convention
         bits_out = jnp.where(last[:, None], final, psum) * jnp.ones((LEVELS, 4, *batch))
     given = jnp.ones_like(total[0])
     bits = jnp.stack(
-        [_pad(problem.weight_bits, 0, n) * given, _pad(problem.input_bits, 0, n) * given, bits_out * given]
+        [lift(problem.weight_bits, 0, n) * given, lift(problem.input_bits, 0, n) * given, bits_out * given]
     )
     return Counts(
         amount=amount,
@@ -212,7 +212,7 @@ def _refills(loops, unrolled, inside_space: _Sizes, held: _Sizes, stride, tiles,
 def _lost(machine: Hierarchy, n: int):
     """Where nothing of a tile is kept for the next one, [3, tiles]; a multiplier's latch always keeps."""
     swapped = jnp.asarray(machine.swapped)
-    return _pad(jnp.concatenate([jnp.zeros_like(swapped[:, :1]), swapped], axis=1), 2, n)
+    return lift(jnp.concatenate([jnp.zeros_like(swapped[:, :1]), swapped], axis=1), 2, n)
 
 
 def _sizes(loops, take_of) -> _Sizes:
@@ -258,7 +258,7 @@ def _words(size: _Sizes, stride, real, how: Conventions):
 def _with_walk(total, problem, loops, held, units, machine, batch):
     """Inputs over the outermost transfer by Timeloop's walk; both sides of it see the same words."""
     n = len(batch)
-    chain = _pad(jnp.sum(jnp.asarray(machine.held[1]), axis=0), 0, n)
+    chain = lift(jnp.sum(jnp.asarray(machine.held[1]), axis=0), 0, n)
     words = walked_words(problem, loops, held.rest[1], held.window, chain - 1, batch)
     level = jnp.arange(LEVELS).reshape(1, LEVELS, 1, *(1,) * n)
     operand, way = jnp.arange(3).reshape(3, 1, 1, *(1,) * n), jnp.arange(4).reshape(1, 1, 4, *(1,) * n)
@@ -266,7 +266,7 @@ def _with_walk(total, problem, loops, held, units, machine, batch):
     return jnp.where((operand == 1) & given, words * chosen(units[1], chain - 1), total)
 
 
-def _pad(x, structural: int, n: int):
+def lift(x, structural: int, n: int):
     """Trailing axes of one, so that `structural` leading axes broadcast against `n` batch axes."""
     x = jnp.asarray(x)
     return x.reshape(x.shape + (1,) * (n - (x.ndim - structural)))
@@ -278,7 +278,3 @@ def _product(x, batch):
 
 def _rounded(x):
     return x + jax.lax.stop_gradient(jnp.round(x) - x)
-
-
-def _positive(x):
-    return jnp.where(x > 0, x, 1.0)

@@ -1,5 +1,7 @@
 """The cost table with mappings that were searched for: the mapper once, then its loop nests priced on any hardware."""
 
+from zlib import crc32
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -101,7 +103,7 @@ def work_of(operators: Operators) -> int:
         "psum_bits",
         "out_bits",
     )
-    return hash(tuple(np.asarray(getattr(operators, name), np.float64).tobytes() for name in fields))
+    return crc32(np.concatenate([np.asarray(getattr(operators, name), np.float64) for name in fields]).tobytes())
 
 
 def nest_costs(operators: Operators, chiplets: Chiplets, memory: MemoryTiers, mappings: Mappings, kind) -> NestCosts:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ..hardware import LEVELS, Hierarchy
-from ._loopnest import Counts, counts
+from ._loopnest import Counts, counts, lift
 from ._nest import Conventions, LoopNest, Problem
 
 _WRITES = np.asarray([0.0, 1.0, 0.0, 1.0])  # by direction, see hardware.DIRECTIONS
@@ -45,10 +45,10 @@ def loopnest_cost(problem: Problem, nest: LoopNest, machine: Hierarchy, how: Con
     n = found.cycles.ndim
     accesses = _accesses(found, machine, how, n)
     writes = _WRITES.reshape(1, 1, 4, *(1,) * n)
-    price = jnp.where(writes > 0, _lift(machine.write_j, 2, n)[:, :, None], _lift(machine.read_j, 2, n)[:, :, None])
+    price = jnp.where(writes > 0, lift(machine.write_j, 2, n)[:, :, None], lift(machine.read_j, 2, n)[:, :, None])
     energy = jnp.sum(accesses * price, axis=2)
 
-    bandwidth = _lift(machine.bits_per_cycle, 3, n)
+    bandwidth = lift(machine.bits_per_cycle, 3, n)
     if how.rounding == "each":
         each = _whole(found.amount * found.bits / bandwidth)
         period, repeated = each * found.times, each * jnp.maximum(found.times - 1.0, 0.0)
@@ -62,7 +62,7 @@ def loopnest_cost(problem: Problem, nest: LoopNest, machine: Hierarchy, how: Con
         cycles = found.cycles / jnp.minimum(1.0, 1.0 / _positive(slowest))
         cycles = cycles if how.rounding == "none" else cycles + jax.lax.stop_gradient(jnp.ceil(cycles) - cycles)
     else:
-        outermost = _lift(machine.outermost, 1, n) > 0
+        outermost = lift(machine.outermost, 1, n) > 0
         fill, drain = _ends(found, machine, how, n)
         on_chip = jnp.max(jnp.where(outermost, 0.0, _per_port(machine.uses, repeated, n)), axis=0)
         inside = fill + jnp.maximum(found.cycles, on_chip) + drain + drain_cycles
@@ -71,13 +71,13 @@ def loopnest_cost(problem: Problem, nest: LoopNest, machine: Hierarchy, how: Con
     at_rest = jnp.stack([found.bits[0, :, 0], found.bits[1, :, 0], found.sum_bits])
     stores = machine.stores
     used = _matmul(stores, found.tile * at_rest, 2, n)
-    room = _lift(machine.capacity_bits, 1, n)
-    at_once = jnp.prod(_lift(nest.spatial_factor, 1, n), axis=0)
-    placed = at_once <= _lift(jnp.prod(jnp.asarray(machine.array), axis=0), 0, n) * (1 + 1e-6)
+    room = lift(machine.capacity_bits, 1, n)
+    at_once = jnp.prod(lift(nest.spatial_factor, 1, n), axis=0)
+    placed = at_once <= lift(jnp.prod(jnp.asarray(machine.array), axis=0), 0, n) * (1 + 1e-6)
     return NestCost(
         accesses=accesses,
         energy_j=energy,
-        total_j=jnp.sum(energy, axis=(0, 1)) + found.macs * _lift(machine.mac_j, 0, n),
+        total_j=jnp.sum(energy, axis=(0, 1)) + found.macs * lift(machine.mac_j, 0, n),
         cycles=cycles,
         compute_cycles=found.cycles,
         busy_cycles=busy,
@@ -87,7 +87,7 @@ def loopnest_cost(problem: Problem, nest: LoopNest, machine: Hierarchy, how: Con
 
 
 def _accesses(found: Counts, machine: Hierarchy, how: Conventions, n: int):
-    width, least = _lift(machine.access_bits, 3, n), _lift(machine.min_bits, 3, n)
+    width, least = lift(machine.access_bits, 3, n), lift(machine.min_bits, 3, n)
     if how.rounding == "each":
         moved = _whole(found.amount * found.bits / least) * (least / width)
         return _floor(moved * found.times * found.units[:, :, None])
@@ -97,8 +97,8 @@ def _accesses(found: Counts, machine: Hierarchy, how: Conventions, n: int):
 
 def _ends(found: Counts, machine: Hierarchy, how: Conventions, n: int):
     """Cycles until the first tile of weights and of inputs has come all the way, and for the last outputs to leave."""
-    bandwidth = _lift(machine.bits_per_cycle, 3, n)
-    held = _lift(machine.held, 2, n)
+    bandwidth = lift(machine.bits_per_cycle, 3, n)
+    held = lift(machine.held, 2, n)
     beyond = held & (jnp.arange(LEVELS).reshape(1, LEVELS, *(1,) * n) > 0)
     down = found.feeds[:2, None] * found.bits[:2, :, 0] / bandwidth[:2, :, 0]
     up = found.feeds[2] * found.bits[2, :, 2] / bandwidth[2, :, 1]
@@ -118,7 +118,7 @@ def _matmul(weights, values, structural: int, n: int):
         columns = values.reshape(weights[0].size, -1)
         flat = jnp.matmul(weights.reshape(weights.shape[0], -1), columns, precision=jax.lax.Precision.HIGHEST)
         return flat.reshape(weights.shape[0], *values.shape[structural:])
-    return jnp.sum(_lift(weights, structural + 1, n) * values, axis=tuple(range(1, structural + 1)))
+    return jnp.sum(lift(weights, structural + 1, n) * values, axis=tuple(range(1, structural + 1)))
 
 
 def _whole(x):
@@ -137,8 +137,3 @@ def _positive(x) -> jax.Array:
 def _noise(x):
     """What rounding alone may have moved a whole number by."""
     return 8 * jnp.finfo(x.dtype).eps
-
-
-def _lift(x, structural: int, n: int):
-    x = jnp.asarray(x)
-    return x.reshape(x.shape + (1,) * (n - (x.ndim - structural)))

@@ -52,10 +52,13 @@ def cost_table(
     **Arguments:** `sub_batch`: inferences in a pass, traced; weights are fetched once for all of them.
     `smooth` (static): ceilings become smooth; the mapper's discrete choice is always held fixed by gradients.
     `mappings`: loop nests of `map_workload` in place of the closed form of each dataflow, made for this workload, these
-    types of chiplet and this `sub_batch`; ValueError where they are not, or where the types of chiplets are traced.
+    types of chiplet and this `sub_batch`; ValueError where they are not, or where the types of chiplets are traced;
+    not together with `smooth` or `kernels` (ValueError).
     `kernels`: constants of GPUs (`gpu_kernels`), leaves `[K]`; None: those of the system, else the shipped ones.
     """
     if mappings is not None:
+        if smooth or kernels is not None:
+            raise ValueError("mappings are whole loop nests of arrays; they go with neither smooth nor kernels")
         return _mapped(workload.operators, system, sub_batch, mappings, by_type)
     chiplets, column = (system.types, system.kind) if by_type else (system.chiplets, None)
     table = _table(workload.operators, chiplets, sub_batch, column, smooth)

@@ -169,6 +169,8 @@ def test_mappings_of_other_operators_or_dataflows_are_refused(tiny, mcm, mapped)
         pm.cost_table(changed, mcm, mappings=mapped)
     with pytest.raises(ValueError, match="made for sub_batch 1; the table needs 8"):
         pm.cost_table(tiny, mcm, np.float32(8), mappings=mapped)
+    with pytest.raises(ValueError, match="neither smooth nor kernels"):
+        pm.cost_table(tiny, mcm, smooth=True, mappings=mapped)
     other = eqx.tree_at(lambda s: s.types.dataflow, mcm, np.asarray([1, 1, 1], np.int32))
     with pytest.raises(ValueError, match="mappings are of dataflows"):
         pm.cost_table(tiny, other, mappings=mapped)
