@@ -20,11 +20,13 @@ CLASSES = {
     "GEMM": ("#D55E00", ("gemm",)),
     "attention GEMM": ("#009E73", ("attention_gemm",)),
     "softmax": ("#CC79A7", ("softmax",)),
-    "normalisation": ("#F0E442", ("batch_norm", "layer_norm")),
-    "activation, elementwise": ("#E69F00", ("relu", "gelu", "add", "elementwise")),
-    "pooling": ("#56B4E9", ("max_pool", "avg_pool")),
-    "embedding": ("#000000", ("embedding",)),
-}
+    "normalisation": ("#F0E442", ("batch_norm", "layer_norm", "rms_norm", "group_norm")),
+    "activation, elementwise": ("#E69F00", ("relu", "gelu", "silu", "sigmoid", "tanh", "add", "mul", "rope", "elementwise",
+                                            "quantize", "optimizer")),
+    "pooling, reduction": ("#56B4E9", ("max_pool", "avg_pool", "reduce", "top_k")),
+    "embedding, movement": ("#000000", ("embedding", "gather", "copy", "resize")),
+    "scan, transform": ("#8C564B", ("scan", "fft")),
+}  # fmt: skip
 WAYS = ("network", "memory")
 _TRANSFER = "#6E6E6E"
 _DPI = 150

@@ -11,9 +11,10 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ._operators import Operators, exact_macs, stack_operators
+from ._operators import Operators, exact_macs, operator_row, stack_operators
 
 MIXES = ("equal-work", "equal-inferences")
+_WIDEST = 8  # inputs of a row: an evaluator's step looks at that many, whatever the row
 
 
 class Workload(eqx.Module):
@@ -23,6 +24,8 @@ class Workload(eqx.Module):
     - `operators`: `Operators`.  `source, target`: row indices of each edge.  `edge_bytes`: bytes it carries.
     - `model`: model of each row.  `rate`: passes of each model in a round (its weight in the mix).
     - `batch`: inferences in one pass of each model.
+    - `kv_bytes_per_token, kv_tokens`: of each model the bytes that a token leaves in the KV cache, and how many tokens (of
+      all sequences of the batch) are in it after a pass; 0 where there is none. The traffic is in the rows.
     - `outside_in_bytes, outside_out_bytes`: model inputs read from and model outputs written to memory, per row.
     - `hold_bytes`: buffer bytes that the output occupies from its production to its last use; two tiles (one head each)
       where producer and only consumer walk the same groups one after the other, else the whole tensor.
@@ -39,6 +42,8 @@ class Workload(eqx.Module):
     model: Int[Array, "L"]
     rate: Float[Array, "M"]
     batch: Float[Array, "M"]
+    kv_bytes_per_token: Float[Array, "M"]
+    kv_tokens: Float[Array, "M"]
     outside_in_bytes: Float[Array, "L"]
     outside_out_bytes: Float[Array, "L"]
     hold_bytes: Float[Array, "L"]
@@ -77,45 +82,74 @@ class Workload(eqx.Module):
         """Bytes of all stored parameters."""
         return float(np.sum(self.operators.parameters * self.operators.weight_bits) / 8)
 
+    @property
+    def kv_cache_bytes(self) -> float:
+        """Bytes of the KV caches of all models after a pass."""
+        return float(np.sum(self.kv_bytes_per_token * self.kv_tokens))
+
 
 class GraphBuilder:
-    """Collects operators in execution order and becomes a `Workload`; used by the zoo and by every importer."""
+    """Collects operators in execution order and becomes a `Workload`; used by the zoo and by every importer.
+
+    `kv_bytes_per_token`, `kv_tokens`: the KV cache, see `Workload`; set by whoever builds a model that has one.
+    """
 
     def __init__(self, model_name: str, batch: int = 1):
         self.model_name, self.batch = model_name, batch
+        self.kv_bytes_per_token, self.kv_tokens = 0.0, 0.0
         self.names: list[str] = []
         self.rows: list[dict] = []
         self.edges: list[tuple[int, int, float]] = []
 
     def add(
-        self, name: str, row: dict, inputs: Sequence[int | tuple[int, float]] = (), outside_bytes: float = 0.0
-    ) -> int:
+        self, name: str, row: dict, inputs: Sequence[int | tuple[int, float]] = (), outside_bytes: float = 0.0,
+        outside_out_bytes: float = 0.0,
+    ) -> int:  # fmt: skip
         """Append an operator fed by earlier rows; an input is a row or (row, bytes). Returns the new row's index.
+
+        `outside_bytes` are read from memory (model inputs, KV cache), `outside_out_bytes` written to it whoever reads the
+        result (KV cache); the outputs of a model, which nobody reads, are always written and need not be said.
+        More than eight inputs are first copied together, eight at a time.
 
         Raises ValueError for an input that is no earlier row.
         """
+        fed = [self._fed(name, item) for item in inputs]
+        while len(fed) > _WIDEST:
+            fed = [*fed[_WIDEST:], self._concatenated(f"{name}.concat{len(self.rows)}", fed[:_WIDEST], row["in_bits"])]
         here = len(self.rows)
-        for item in inputs:
-            source, nbytes = item if isinstance(item, tuple) else (item, None)
-            if not 0 <= source < here:
-                raise ValueError(
-                    f"{self.model_name}: operator {name!r}: input is row {source}; allowed: one of the {here} before it"
-                )
-            if nbytes is None:
-                nbytes = self.rows[source]["out_elements"] * row["in_bits"] / 8
-            self.edges.append((source, here, float(nbytes)))
+        self.edges += [(source, here, nbytes) for source, nbytes in fed]
         self.names.append(name)
-        self.rows.append({**row, "outside_in_bytes": outside_bytes})
+        self.rows.append({**row, "outside_in_bytes": outside_bytes, "outside_out_bytes": outside_out_bytes})
         return here
+
+    def _fed(self, name: str, item: int | tuple[int, float]) -> tuple[int, float]:
+        source, nbytes = item if isinstance(item, tuple) else (item, None)
+        if not 0 <= source < len(self.rows):
+            raise ValueError(
+                f"{self.model_name}: operator {name!r}: input is row {source}; allowed: one of the {len(self.rows)} before it"
+            )
+        if nbytes is None:
+            nbytes = self.rows[source]["out_elements"] * self.rows[source]["out_bits"] / 8
+        return source, float(nbytes)
+
+    def _concatenated(self, name: str, fed: list[tuple[int, float]], bits: float) -> tuple[int, float]:
+        nbytes = sum(b for _, b in fed)
+        elements = max(1, round(nbytes * 8 / bits))
+        row = operator_row("copy", k=1, bits=bits, in_elements=elements, out_elements=elements, lane_ops=elements)
+        return self.add(name, row, fed), nbytes
 
     def build(self) -> Workload:
         """The workload. Raises ValueError where no operator was added."""
         if not self.rows:
             raise ValueError(f"{self.model_name}: has no operators; at least one is needed")
-        outside = [row.pop("outside_in_bytes") for row in self.rows]
+        outside = {
+            side: np.asarray([row[side] for row in self.rows], np.float64)
+            for side in ("outside_in_bytes", "outside_out_bytes")
+        }
         return assemble(
-            stack_operators(self.rows), self.edges, np.zeros(len(self.rows), np.int32), np.asarray(outside, np.float64),
-            np.ones(1), np.asarray([float(self.batch)]), tuple(self.names), (self.model_name,), "equal-inferences",
+            stack_operators(self.rows), self.edges, np.zeros(len(self.rows), np.int32), *outside.values(),
+            np.ones(1), np.asarray([float(self.batch)]), np.asarray([[self.kv_bytes_per_token], [self.kv_tokens]], np.float64),
+            tuple(self.names), (self.model_name,), "equal-inferences",
         )  # fmt: skip
 
 
@@ -149,7 +183,9 @@ def merge(workloads: Sequence[Workload], mix: str = "equal-work") -> Workload:
     }
     return assemble(
         Operators(**columns), edges, np.concatenate(models).astype(np.int32),
-        np.concatenate([w.outside_in_bytes for w in workloads]), rate, np.concatenate([w.batch for w in workloads]),
+        np.concatenate([w.outside_in_bytes for w in workloads]), np.concatenate([_forced_out(w) for w in workloads]),
+        rate, np.concatenate([w.batch for w in workloads]),
+        np.concatenate([np.stack([w.kv_bytes_per_token, w.kv_tokens]) for w in workloads], axis=1),
         tuple(names), model_names, mix,
     )  # fmt: skip
 
@@ -158,8 +194,20 @@ def _macs(w: Workload, m: int) -> int:
     return sum(macs for macs, of in zip(exact_macs(w.operators), w.model, strict=True) if of == m)
 
 
-def assemble(operators, edges, model, outside_in, rate, batch, names, model_names, mix) -> Workload:
-    """Derive the walk (predecessors, last uses, slots) and check that rows stand in execution order."""
+def _forced_out(w: Workload) -> np.ndarray:
+    """Bytes that rows write to memory besides results that nobody reads (`assemble` adds those again)."""
+    sink = np.ones(w.n_operators, bool)
+    sink[w.source] = False
+    return w.outside_out_bytes - np.where(sink, w.operators.out_elements * w.operators.out_bits / 8, 0.0)
+
+
+def assemble(
+    operators, edges, model, outside_in, forced_out, rate, batch, kv, names, model_names, mix
+) -> Workload:  # fmt: skip
+    """Derive the walk (predecessors, last uses, slots) and check that rows stand in execution order.
+
+    `forced_out`: bytes each row writes to memory whoever reads its result; `kv`: per token and tokens, `2 x M`.
+    """
     n = len(names)
     readers: list[list[int]] = [[] for _ in range(n)]
     feeds: list[list[tuple[int, float]]] = [[] for _ in range(n)]
@@ -174,11 +222,13 @@ def assemble(operators, edges, model, outside_in, rate, batch, names, model_name
     width = max([len(f) for f in feeds] + [1])
     inputs, input_bytes = np.full((n, width), -1, np.int32), np.zeros((n, width))
     input_last = np.zeros((n, width), bool)
+    last_reader = [max(of, default=-1) for of in readers]
     for row, feed in enumerate(feeds):
+        released = set()  # a tensor read twice by one row is released once
         for i, (source, nbytes) in enumerate(feed):
             inputs[row, i], input_bytes[row, i] = source, nbytes
-            # a tensor read twice by one row is released once
-            input_last[row, i] = max(readers[source]) == row and source not in [s for s, _ in feed[:i]]
+            input_last[row, i] = last_reader[source] == row and source not in released
+            released.add(source)
     out_bytes = operators.out_elements * operators.out_bits / 8
     sink = np.asarray([not r for r in readers])
     slot, n_slots = _slots(readers, inputs, input_last)
@@ -191,8 +241,10 @@ def assemble(operators, edges, model, outside_in, rate, batch, names, model_name
         model=np.asarray(model, np.int32),
         rate=np.asarray(rate, np.float64),
         batch=np.asarray(batch, np.float64),
+        kv_bytes_per_token=np.asarray(kv[0], np.float64),
+        kv_tokens=np.asarray(kv[1], np.float64),
         outside_in_bytes=np.asarray(outside_in, np.float64),
-        outside_out_bytes=np.where(sink, out_bytes, 0.0),
+        outside_out_bytes=np.where(sink, out_bytes, 0.0) + forced_out,
         hold_bytes=hold,
         inputs=inputs,
         input_bytes=input_bytes,

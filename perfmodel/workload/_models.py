@@ -1,11 +1,13 @@
 """`pm.models`: workloads by name or by file."""
 
 import inspect
+from math import isfinite
 from pathlib import Path
 
 from .._names import unknown_name
 from ._file import load_workload_file
 from ._graph import Workload
+from .importers import import_file, is_importable
 from .zoo import BUILDERS
 
 
@@ -14,24 +16,51 @@ def names() -> list[str]:
     return sorted(BUILDERS)
 
 
-def load(name: str, **options) -> Workload:
-    """A model by its name, or from a workload file (`.yaml`, `.yml`, `.json`).
-
-    **Arguments:** `name`; `options` of the builder: `batch` for all, `seq_len` and `lm_head` for GPT-2, `image` for ResNet.
-
-    Raises ValueError for an unknown name (listing near ones), an unknown option, or a size below one.
-    """
-    if Path(name).suffix in (".yaml", ".yml", ".json"):
-        if options:
-            raise ValueError(f"{name}: a workload file takes no options; got {', '.join(options)}")
-        return load_workload_file(name)
+def options(name: str) -> dict[str, object]:
+    """Options that a built-in model takes, and their defaults. Raises ValueError for an unknown name."""
     if name not in BUILDERS:
         raise unknown_name("model", name, BUILDERS)
-    builder = BUILDERS[name]
-    allowed = [p.name for p in inspect.signature(builder).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    for option, value in options.items():
-        if option not in allowed:
-            raise unknown_name(f"{name}: option", option, allowed)
-        if not isinstance(value, bool) and (not isinstance(value, int) or value < 1):
-            raise ValueError(f"{name}: {option} is {value!r}; allowed: an integer of at least 1")
-    return builder(name, **options)
+    found = inspect.signature(BUILDERS[name]).parameters.values()
+    return {p.name: p.default for p in found if p.kind is p.KEYWORD_ONLY}
+
+
+def load(name: str, **chosen) -> Workload:
+    """A model by its name, or from a file: a workload file (`.yaml`, `.yml`, `.json`), an ONNX file, a directory or
+    `config.json` of Hugging Face.
+
+    **Arguments:** `name`; options of the builder (`options(name)`) or of the importer: `batch` and `dtype` for all;
+    `weight_dtype`; language models `phase` (prefill, decode, train), `seq_len` (tokens that pass), `context` (tokens in the KV
+    cache before), `kv_dtype`; vision models `image` (pixels a side).
+
+    Raises ValueError for an unknown name (listing near ones), an unknown option, or a value that is not allowed.
+    """
+    if is_importable(name):
+        return import_file(name, **chosen)
+    if Path(name).suffix in (".yaml", ".yml", ".json"):
+        if chosen:
+            raise ValueError(f"{name}: a workload file takes no options; got {', '.join(chosen)}")
+        return load_workload_file(name)
+    known = options(name)
+    for option, value in chosen.items():
+        if option not in known:
+            raise unknown_name(f"{name}: option", option, known)
+        check_option(name, option, value, known[option])
+    return BUILDERS[name](name, **chosen)
+
+
+def check_option(name: str, option: str, value: object, default: object) -> None:
+    """Raise ValueError where `value` is not of the kind of an option's `default`: a size is at least 1, one that defaults to 0
+    at least 0, a factor a positive number. What a name may be, its builder knows."""
+    where = f"{name}: {option} is {value!r}; allowed:"
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise ValueError(f"{where} True or False")
+    elif isinstance(default, int):
+        least = min(default, 1)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{where} an integer of at least {least}")
+    elif isinstance(default, float):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < 0:
+            raise ValueError(f"{where} a number of at least 0")
+    elif isinstance(default, str) and not isinstance(value, str):
+        raise ValueError(f"{where} a name")

@@ -9,10 +9,13 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from .._names import unknown_name
+
 # The order is part of the file format of a stored workload: append, never reorder.
 KINDS = (
     "conv", "gemm", "attention_gemm", "batch_norm", "layer_norm", "softmax", "relu", "gelu", "add",
-    "max_pool", "avg_pool", "embedding", "elementwise",
+    "max_pool", "avg_pool", "embedding", "elementwise", "rms_norm", "group_norm", "silu", "sigmoid", "tanh", "mul", "rope",
+    "copy", "gather", "reduce", "top_k", "scan", "fft", "resize", "quantize", "optimizer",
 )  # fmt: skip
 MATRIX_KINDS = ("conv", "gemm", "attention_gemm")  # these run on the PE array, all others on the vector lanes
 
@@ -27,7 +30,22 @@ LANE_OPS = {
     "add": 1,
     "embedding": 2,  # token row + position row
     "elementwise": 1,
+    "rms_norm": 3,  # sum of squares, multiply, scale
+    "group_norm": 6,
+    "silu": 2,  # table look-up, multiply
+    "sigmoid": 1,
+    "tanh": 1,
+    "mul": 1,
+    "rope": 3,  # two multiplies, one add
+    "copy": 1,  # transposition, padding, slicing: moved, not computed
+    "gather": 1,
+    "reduce": 1,
+    "top_k": 1,
+    "resize": 1,
+    "quantize": 2,  # multiply, round
+    "optimizer": 12,  # Adam: two moments, their correction, square root, division, update
 }
+_OF_INPUTS = ("reduce", "top_k")  # work follows what is read, not what is left
 
 
 class Operators(eqx.Module):
@@ -101,17 +119,24 @@ def operator_row(
     s: int = 1,
     stride: int = 1,
     in_elements: int | None = None,
+    out_elements: int | None = None,
+    lane_ops: int | None = None,
     parameters: int | None = None,
     weight_elements: int | None = None,
-    bits: int = 8,
-    psum_bits: int = 32,
+    bits: float = 8,
+    in_bits: float | None = None,
+    weight_bits: float | None = None,
+    out_bits: float | None = None,
+    psum_bits: float = 32,
 ) -> dict:
     """One operator as a plain dictionary of exact integers, with everything derivable derived.
 
+    `bits` holds for every operand whose own is not given; `in_bits` is the mean over activations that enter. Matrix rows do
+    `lane_ops` only where given (a transposed convolution adds its windows up).
     Raises ValueError for an unknown kind or a size below one.
     """
     if kind not in KINDS:
-        raise ValueError(f"operator kind is {kind!r}; allowed: {', '.join(KINDS)}")
+        raise unknown_name("operator kind", kind, KINDS)
     row = dict(groups=groups, batch=batch, k=k, c=c, p=p, q=q, r=r, s=s, stride=stride)
     for name, size in row.items():
         if isinstance(size, bool) or not isinstance(size, int | np.integer) or not 1 <= size < 2**31:
@@ -128,18 +153,20 @@ def operator_row(
             in_elements = outputs
     if parameters is None:
         parameters = groups * k * c * r * s if kind in ("conv", "gemm") else 0
-    window = r * s if kind in ("max_pool", "avg_pool") else 1
+    if lane_ops is None:
+        window = r * s if kind in ("max_pool", "avg_pool") else 1
+        lane_ops = 0 if matrix else (in_elements if kind in _OF_INPUTS else outputs * window) * LANE_OPS.get(kind, 1)
     row.update(
         kind=KINDS.index(kind),
         is_matrix=float(matrix),
-        lane_ops=0 if matrix else outputs * window * LANE_OPS.get(kind, 1),
+        lane_ops=lane_ops,
         in_elements=in_elements,
-        out_elements=outputs,
+        out_elements=outputs if out_elements is None else out_elements,
         parameters=parameters,
         weight_elements=parameters if weight_elements is None else weight_elements,
-        in_bits=bits,
-        weight_bits=bits,
-        out_bits=bits,
+        in_bits=bits if in_bits is None else in_bits,
+        weight_bits=bits if weight_bits is None else weight_bits,
+        out_bits=bits if out_bits is None else out_bits,
         psum_bits=psum_bits,
     )
     return row
@@ -147,7 +174,7 @@ def operator_row(
 
 def stack_operators(rows: list[dict]) -> Operators:
     """Rows of `operator_row` as one struct of arrays: sizes int32, amounts float64 (exact up to 2**53)."""
-    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    columns = {name: [row[name] for row in rows] for name in Operators.__dataclass_fields__}
     return Operators(
         **{name: np.asarray(column, np.float64 if name in _FLOATS else np.int32) for name, column in columns.items()}
     )

@@ -92,12 +92,12 @@ def test_two_tiles_only_between_neighbours_of_the_same_groups():
     assert hold(8, 4) == hold(8, 8, extra_reader=True) == 80
 
 
-def test_edge_bytes_default_to_the_whole_tensor_at_the_readers_precision():
+def test_edge_bytes_default_to_the_whole_tensor_as_its_producer_wrote_it():
     graph = GraphBuilder("g")
     a = graph.add("a", operator_row("relu", k=6, bits=8))
     b = graph.add("b", operator_row("relu", k=6, bits=16), [a])
     graph.add("c", operator_row("relu", k=6), [(b, 5.0)])
-    assert graph.build().edge_bytes.tolist() == [12.0, 5.0]
+    assert graph.build().edge_bytes.tolist() == [6.0, 5.0]
 
 
 def test_merge_equal_work_gives_every_model_the_same_macs_a_round(gpt2, resnet50):
@@ -141,7 +141,7 @@ def test_merge_of_one_is_itself_with_a_prefix(tiny):
 @pytest.mark.parametrize("call, said", [
     (lambda: pm.merge([]), "at least one workload"),
     (lambda: pm.merge([pm.models.load("gpt2")], mix="fair"), "mix is 'fair'; allowed: equal-work, equal-inferences"),
-    (lambda: operator_row("convolution", k=1), "operator kind is 'convolution'; allowed: conv, gemm"),
+    (lambda: operator_row("convolution", k=1), "operator kind is 'convolution': did you mean conv? allowed: add"),
     (lambda: operator_row("conv", k=0), "conv operator: k is 0; allowed: an integer from 1"),
     (lambda: operator_row("gemm", k=8, p=-2), "gemm operator: p is -2; allowed"),
     (lambda: operator_row("gemm", k=2.0), "gemm operator: k is 2.0; allowed"),

@@ -109,11 +109,11 @@ def test_batch_multiplies_work_and_activations_not_weights(name, batch):
     np.testing.assert_array_equal(many.operators.lane_ops, batch * one.operators.lane_ops)
 
 
-@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("dtype, bits", [("int8", 8), ("bf16", 16), ("nvfp4", 4.5)])
 @pytest.mark.parametrize("name", ["resnet50", "gpt2"])
-def test_bytes_on_edges_are_bytes_of_operators(name, bits):
+def test_bytes_on_edges_are_bytes_of_operators(name, dtype, bits):
     """What an operator reads = what its edges carry + what comes from outside; nobody reads more than was made."""
-    w = pm.models.load(name, bits=bits)
+    w = pm.models.load(name, dtype=dtype)
     op = w.operators
     entering = w.input_bytes.sum(axis=1) + w.outside_in_bytes
     reads = op.in_elements * op.in_bits / 8

@@ -1,5 +1,6 @@
 """GPT-2 decoders (Radford et al. 2019; sizes of the released checkpoints), prefill of a whole sequence."""
 
+from .._dtypes import precision
 from .._graph import GraphBuilder, Workload
 from .._operators import operator_row
 
@@ -12,7 +13,7 @@ _SIZES = {  # model width, heads, blocks
 _VOCABULARY, _POSITIONS = 50257, 1024
 
 
-def gpt2(name: str, *, batch: int = 1, seq_len: int = 1024, lm_head: bool = False, bits: int = 8) -> Workload:
+def gpt2(name: str, *, batch: int = 1, seq_len: int = 1024, lm_head: bool = False, dtype: str = "int8") -> Workload:
     """GPT-2 as a complete graph: embedding, 12 operators a block, final norm, and optionally the (tied) LM head.
 
     Attention is full (not causal), one row a GEMM with `groups = heads * batch`, as accelerators without masking run it.
@@ -21,6 +22,7 @@ def gpt2(name: str, *, batch: int = 1, seq_len: int = 1024, lm_head: bool = Fals
     if not 1 <= seq_len <= _POSITIONS:
         raise ValueError(f"{name}: seq_len is {seq_len}; allowed: 1 to {_POSITIONS} (learned positions)")
     width, heads, blocks = _SIZES[name]
+    bits = precision(dtype).bits
     rows, size = batch * seq_len, width // heads
     graph = GraphBuilder(name, batch)
 

@@ -1,60 +1,44 @@
-"""ResNet v1.5 with bottleneck blocks (He et al., arXiv 1512.03385; v1.5: the stride sits on the 3x3 convolution)."""
+"""ResNet (He et al., arXiv 1512.03385); bottlenecks in version 1.5: the stride sits on the 3x3 convolution, as in torchvision."""
 
-from .._graph import GraphBuilder, Workload
-from .._operators import operator_row
+from .._graph import Workload
+from .._net import Net, Tensor
 
-_STAGES = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
+_STAGES = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3),
+           "resnet152": (3, 8, 36, 3)}  # fmt: skip
+_BASIC = ("resnet18", "resnet34")
 
 
-def resnet(name: str, *, batch: int = 1, image: int = 224, classes: int = 1000, bits: int = 8) -> Workload:
+def resnet(name: str, *, batch: int = 1, image: int = 224, classes: int = 1000, dtype: str = "int8",
+           weight_dtype: str | None = None) -> Workload:  # fmt: skip
     """A ResNet as a complete graph: convolutions, explicit batch norms, residual edges, pools and the classifier."""
-    graph = GraphBuilder(name, batch)
+    net = Net(name, batch, dtype, weight_dtype)
 
-    def conv(label, k, c, read, size, kernel, stride, source, outside=0.0):
-        row = operator_row(
-            "conv", batch=batch, k=k, c=c, p=size, q=size, r=kernel, s=kernel, stride=stride, bits=bits,
-            in_elements=batch * c * read * read,
-        )  # fmt: skip
-        here = graph.add(label, row, source, outside)
-        return vector(f"{label}.bn", "batch_norm", k, size, [here], parameters=2 * k)
+    def conv(label: str, x: Tensor, channels: int, kernel: int, stride: int = 1) -> Tensor:
+        return net.norm(f"{label}.bn", "batch_norm", net.conv(label, x, channels, kernel, stride))
 
-    def vector(label, kind, k, size, source, **more):
-        return graph.add(label, operator_row(kind, batch=batch, k=k, p=size, q=size, bits=bits, **more), source)
+    def relu(label: str, x: Tensor) -> Tensor:
+        return net.vector(label, "relu", x)
 
-    size = _halved(image)
-    here = conv("conv1", 64, 3, image, size, 7, 2, [], outside=batch * 3 * image * image * bits / 8)
-    here = vector("relu1", "relu", 64, size, [here])
-    pooled = _halved(size)
-    here = vector("maxpool", "max_pool", 64, pooled, [here], r=3, s=3, stride=2, in_elements=batch * 64 * size * size)
-    size, channels = pooled, 64
+    x = relu("relu1", conv("conv1", net.input(batch, 3, image, image), 64, 7, 2))
+    x = net.pool("maxpool", "max_pool", x, 3, 2)
     for stage, blocks in enumerate(_STAGES[name]):
         width = 64 * 2**stage
         for block in range(blocks):
-            label, entry = f"layer{stage + 1}.{block}", here
-            stride = 2 if stage and not block else 1
-            out = _halved(size) if stride == 2 else size
-            here = conv(f"{label}.conv1", width, channels, size, size, 1, 1, [entry])
-            here = vector(f"{label}.relu1", "relu", width, size, [here])
-            here = conv(f"{label}.conv2", width, width, size, out, 3, stride, [here])
-            here = vector(f"{label}.relu2", "relu", width, out, [here])
-            here = conv(f"{label}.conv3", 4 * width, width, out, out, 1, 1, [here])
-            if not block:
-                entry = conv(f"{label}.downsample", 4 * width, channels, size, out, 1, stride, [entry])
-            both = 2 * batch * 4 * width * out * out
-            here = vector(f"{label}.add", "add", 4 * width, out, [here, entry], in_elements=both)
-            here = vector(f"{label}.relu3", "relu", 4 * width, out, [here])
-            size, channels = out, 4 * width
-    made = batch * channels * size * size
-    here = vector("avgpool", "avg_pool", channels, 1, [here], r=size, s=size, in_elements=made)
-    parameters = channels * classes + classes
-    row = operator_row("gemm", k=classes, c=channels, p=batch, bits=bits, parameters=parameters)
-    graph.add("fc", row, [here])
-    return graph.build()
-
-
-def _halved(size: int) -> int:
-    """Output size of a stride-2 window with 'same' padding."""
-    return (size + 1) // 2
+            label, entry, stride = f"layer{stage + 1}.{block}", x, 2 if stage and not block else 1
+            if name in _BASIC:
+                out = width
+                x = relu(f"{label}.relu1", conv(f"{label}.conv1", x, width, 3, stride))
+                x = conv(f"{label}.conv2", x, out, 3)
+            else:
+                out = 4 * width
+                x = relu(f"{label}.relu1", conv(f"{label}.conv1", x, width, 1))
+                x = relu(f"{label}.relu2", conv(f"{label}.conv2", x, width, 3, stride))
+                x = conv(f"{label}.conv3", x, out, 1)
+            if entry.shape[1] != out:
+                entry = conv(f"{label}.downsample", entry, out, 1, stride)
+            x = relu(f"{label}.relu{2 if name in _BASIC else 3}", net.vector(f"{label}.add", "add", x, entry))
+    net.linear("fc", net.global_pool("avgpool", x), classes, bias=True)
+    return net.build()
 
 
 BUILDERS = {name: resnet for name in _STAGES}
