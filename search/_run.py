@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import jax
@@ -13,6 +13,7 @@ from perfmodel import Metrics, System, Workload
 
 from ._explore import Front, Settings, check_possible, explore, explore_baseline, monolithic
 from ._objectives import OBJECTIVES, check_objectives
+from ._options import model_options
 from ._space import Space
 
 POINT_FIELDS = (
@@ -32,8 +33,7 @@ class Request:
     types: str = ""
     objectives: str = "throughput,energy"
     mix: str = "equal-work"
-    batch: int = 1
-    seq_len: int = 1024
+    options: dict = field(default_factory=dict)  # of the models
     seed: int = 0
     starts: int = Settings.starts
     relaxed_steps: int = Settings.relaxed_steps
@@ -42,7 +42,7 @@ class Request:
 
     def load(self) -> tuple[Workload, Space, tuple[str, ...], System]:
         """(workload, space, objectives, baseline system), all checked. Raises ValueError."""
-        workload = load_workload(self.workload, batch=self.batch, seq_len=self.seq_len, mix=self.mix)
+        workload = load_workload(self.workload, self.options, self.mix)
         system = pm.systems.load(self.system)
         types = [t for t in self.types.split(",") if t] or [t for t in ("os", "ws") if t in system.type_names]
         space = Space.mix(system, types or system.type_names)
@@ -55,18 +55,13 @@ class Request:
         return Settings(self.starts, self.relaxed_steps, self.population, self.generations)
 
 
-def load_workload(names: str, *, batch: int = 1, seq_len: int = 1024, mix: str = "equal-work") -> Workload:
+def load_workload(names: str, options: dict | None = None, mix: str = "equal-work") -> Workload:
     """Comma-separated model names or files as one workload; options go to the models that know them."""
-    loaded = []
-    for name in [n for n in names.split(",") if n]:
-        if Path(name).suffix:
-            loaded.append(pm.models.load(name))
-        else:
-            options = {"batch": batch} | ({"seq_len": seq_len} if name.startswith("gpt2") else {})
-            loaded.append(pm.models.load(name, **options))
-    if not loaded:
+    listed = [n for n in names.split(",") if n]
+    if not listed:
         raise ValueError(f"workload is {names!r}; allowed: names or files separated by commas")
-    return pm.merge(loaded, mix)
+    chosen = model_options(listed, options or {})
+    return pm.merge([pm.models.load(name, **own) for name, own in zip(listed, chosen, strict=True)], mix)
 
 
 def run(request: Request, directory: str | Path, *, progress=None, resume: bool = False) -> dict:

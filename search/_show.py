@@ -71,12 +71,14 @@ def evaluated(arguments) -> tuple[dict, list[str]]:
     from perfmodel.schedule import ENERGY_PARTS, GREEDY, VIOLATIONS, greedy_schedule
 
     from ._explore import check_possible
+    from ._options import options_of, said_once
     from ._report_command import asked_for, reported
     from ._run import load_workload
     from ._space import Space
 
     asked_for(arguments)  # bad values are refused before anything is computed
-    workload = load_workload(arguments.workload, batch=arguments.batch, seq_len=arguments.seq_len, mix=arguments.mix)
+    with said_once():
+        workload = load_workload(arguments.workload, options_of(arguments), arguments.mix)
     system = pm.systems.load(arguments.system)
     system, kernels = _fitted(system, arguments.parameters, arguments.source)
     check_possible(workload, Space.fixed(system))
@@ -156,38 +158,6 @@ def metrics_text(a: dict) -> str:
         lines.append(f"  {name:18}{value * 1e3:<12.5g}mJ a round")
     if not a["feasible"]:
         lines.append("INFEASIBLE: " + ", ".join(f"{k} {v:.6g}" for k, v in a["violations"].items() if v > 0))
-    return "\n".join(lines)
-
-
-def models(arguments) -> dict:
-    """The list of models, or one with its operators."""
-    import perfmodel as pm
-    from perfmodel.workload import KINDS, exact_macs
-
-    from ._run import load_workload
-
-    if arguments.name is None:
-        return {"models": pm.models.names()}
-    w = load_workload(arguments.name, batch=arguments.batch, seq_len=arguments.seq_len)
-    op, macs = w.operators, exact_macs(w.operators)
-    rows = [
-        dict(name=w.names[i], kind=KINDS[op.kind[i]], macs=macs[i], parameters=int(op.parameters[i]),
-             output_elements=int(op.out_elements[i]), inputs=[w.names[j] for j in w.inputs[i] if j >= 0])
-        for i in range(w.n_operators)
-    ]  # fmt: skip
-    return dict(name=arguments.name, operators=rows, macs=w.macs, parameters=w.parameters, weight_bytes=w.weight_bytes,
-                peak_activation_bytes=float(w.live_bytes.max()))  # fmt: skip
-
-
-def models_text(a: dict) -> str:
-    if "models" in a:
-        return "\n".join(a["models"])
-    lines = [f"{'operator':28}{'kind':16}{'MACs':>16}{'parameters':>12}{'outputs':>12}  reads"]
-    for row in a["operators"]:
-        lines.append(f"{row['name']:28}{row['kind']:16}{row['macs']:16,}{row['parameters']:12,}{row['output_elements']:12,}  "
-                     f"{', '.join(row['inputs'])}")  # fmt: skip
-    lines.append(f"{a['name']}: {len(a['operators'])} operators, {a['macs']:,} MACs, {a['parameters']:,} parameters, weights "
-                 f"{a['weight_bytes'] / 1e6:.2f} MB, activations at most {a['peak_activation_bytes'] / 1e6:.2f} MB")  # fmt: skip
     return "\n".join(lines)
 
 

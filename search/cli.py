@@ -32,6 +32,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from ._options import add_option_flags
+
     parser = _Parser(prog="perfmodel", description="Performance model and design-space search for chiplet accelerators.",
                      allow_abbrev=False)  # fmt: skip
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
@@ -60,8 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         help="throughput, latency, energy, edp, power, area, cost",
     )
     made.add_argument("--mix", default="equal-work", help="equal-work or equal-inferences")
-    made.add_argument("--batch", type=int, default=1, help="inferences of a pass of each model")
-    made.add_argument("--seq-len", type=int, default=1024, help="sequence length of language models")
+    add_option_flags(made)
     made.add_argument("--out", metavar="DIR", help="where to write (default: explore-WORKLOAD-SYSTEM)")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--resume", metavar="DIR", help="go on with an interrupted run; its own settings hold")
@@ -74,8 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         "--workload", required=True, metavar="NAME|FILE", help="models or workload files, comma-separated"
     )
     made.add_argument("--system", required=True, metavar="NAME|FILE")
-    made.add_argument("--batch", type=int, default=1)
-    made.add_argument("--seq-len", type=int, default=1024)
+    add_option_flags(made)
     made.add_argument("--mix", default="equal-work")
     made.add_argument(
         "--schedule", metavar="FILE", help="JSON: {assignment: [chiplet names], order, window, sub_batch}"
@@ -100,10 +100,23 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     made.add_argument("--out", metavar="DIR", help="where to write both: CSV files, and a tornado plot a metric")
 
-    made = command("models", _models, "list the models, or show the operators of one")
+    made = command(
+        "models", _models, "list the models, or show one: operators, work, bytes, caches, and what would bound it"
+    )
     made.add_argument("name", nargs="?", metavar="NAME|FILE")
-    made.add_argument("--batch", type=int, default=1)
-    made.add_argument("--seq-len", type=int, default=1024)
+    made.add_argument("--system", metavar="NAME|FILE", help="also say what bounds each operator on it")
+    add_option_flags(made)
+    made = command(
+        "import",
+        _import,
+        "read a model that others wrote (.onnx, .pt2, a directory with config.json) and show what it asks for",
+    )
+    made.add_argument("file", metavar="FILE|DIR")
+    made.add_argument(
+        "--bind", metavar="NAME=N,...", help="sizes of symbolic dimensions, for instance batch=8,sequence=128"
+    )
+    made.add_argument("--system", metavar="NAME|FILE", help="also say what bounds each operator on it")
+    add_option_flags(made)
     made = command("systems", _systems, "list the systems, or show the parts of one")
     made.add_argument("name", nargs="?", metavar="NAME|FILE")
     made = command("validate", _validate, "check the model against a file of references; error table, picture, JSON")
@@ -150,13 +163,11 @@ def _use_compilation_cache() -> None:
 
 
 def _explore(arguments) -> None:
+    from ._options import options_of
     from ._run import Request, run
 
-    for name in ("batch", "seq_len", "population"):
-        if getattr(arguments, name) < 1:
-            raise ValueError(
-                f"--{name.replace('_', '-')} is {getattr(arguments, name)}; allowed: an integer of at least 1"
-            )
+    if arguments.population < 1:
+        raise ValueError(f"--population is {arguments.population}; allowed: an integer of at least 1")
     for name in ("starts", "relaxed_steps", "generations", "seed"):
         if getattr(arguments, name) < 0:
             raise ValueError(
@@ -164,7 +175,8 @@ def _explore(arguments) -> None:
             )
     if arguments.resume and arguments.out and arguments.resume != arguments.out:
         raise ValueError("--out and --resume name different directories; a resumed run goes on in its own")
-    request = Request(**{f.name: getattr(arguments, f.name) for f in fields(Request)})
+    given = {f.name: getattr(arguments, f.name) for f in fields(Request) if f.name != "options"}
+    request = Request(**given, options=options_of(arguments))
     directory = arguments.resume or arguments.out or show.default_directory(request)
     with show.Progress() as progress:
         summary = run(request, directory, progress=progress, resume=bool(arguments.resume))
@@ -177,7 +189,17 @@ def _evaluate(arguments) -> None:
 
 
 def _models(arguments) -> None:
-    show.output(show.models(arguments), arguments.json, show.models_text)
+    from ._models_command import models
+
+    answer, text = models(arguments)
+    show.output(answer, arguments.json, lambda _: text)
+
+
+def _import(arguments) -> None:
+    from ._models_command import imported
+
+    answer, text = imported(arguments)
+    show.output(answer, arguments.json, lambda _: text)
 
 
 def _systems(arguments) -> None:

@@ -60,6 +60,7 @@ from ._silicon import phy_area_mm2 as phy_area_mm2
 from ._silicon import system_area_mm2 as system_area_mm2
 from ._silicon import system_price as system_price
 from ._silicon import system_usd as system_usd
+from ._support import supported as supported
 from ._table import CostTable as CostTable
 from ._table import cost_table as cost_table
 from ._table import operator_cost as operator_cost

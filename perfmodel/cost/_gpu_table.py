@@ -40,11 +40,14 @@ GPU = DATAFLOWS.index("gpu")
 
 # Kernel -> what calibrations call it, and the kinds of operators that it stands for.
 _KERNELS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "layernorm": (("layernorm", "input_layernorm"), ("layer_norm",)),
+    "layernorm": (("layernorm", "input_layernorm"), ("layer_norm", "rms_norm", "group_norm")),
     "softmax": (("softmax",), ("softmax",)),
-    "embedding": (("emb",), ("embedding",)),
-    "add": (("add",), ("add",)),
-    "gelu": (("gelu", "mlp_act"), ("gelu", "relu", "batch_norm", "max_pool", "avg_pool", "elementwise")),
+    "embedding": (("emb",), ("embedding", "gather")),
+    "add": (("add",), ("add", "mul")),
+    "gelu": (
+        ("gelu", "mlp_act"),
+        ("gelu", "relu", "batch_norm", "max_pool", "avg_pool", "elementwise"),
+    ),  # and all the rest
 }
 _BY_ROW = 3  # the first ones: a row of the kernel is a row of `k` outputs; the others are flat
 _KERNEL = np.asarray(

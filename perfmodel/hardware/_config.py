@@ -39,6 +39,7 @@ class _Type(msgspec.Struct, forbid_unknown_fields=True):
     area: Amount | None = None  # of the whole die
     other_area: Amount | None = None  # instead: what is neither MACs nor buffer nor die-to-die interface
     gpu: str | None = None  # of dataflow gpu: whose specification sheet and kernels
+    operators: list[str] | None = None  # kinds of operators that it can run; default: all
 
 
 class _Position(msgspec.Struct, forbid_unknown_fields=True):
@@ -161,7 +162,9 @@ def _system(where: str, file: _File) -> System:
         type_names=type_names,
         gpus=None if some_gpu is None else stack_gpus([name or some_gpu for name in gpus]),
         gpu_names=() if some_gpu is None else tuple(gpus),
-    )
+        runs=() if all(t.operators is None for t in file.types.values())
+        else tuple(tuple(t.operators or ()) for t in file.types.values()),
+    )  # fmt: skip
 
 
 def _network(where: str, package: _Package | None, n_chiplets: int, process: Technology) -> _Package:

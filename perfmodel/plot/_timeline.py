@@ -8,25 +8,16 @@ import numpy as np
 
 from ..hardware import System
 from ..schedule import Timeline
-from ..workload import KINDS, Workload
+from ..workload import CLASS_OF, CLASSES, KINDS, Workload
 from ._pareto import engineering
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Class of every operator kind, in the order of the legend, and its colour (Okabe and Ito 2008).
-CLASSES = {
-    "convolution": ("#0072B2", ("conv",)),
-    "GEMM": ("#D55E00", ("gemm",)),
-    "attention GEMM": ("#009E73", ("attention_gemm",)),
-    "softmax": ("#CC79A7", ("softmax",)),
-    "normalisation": ("#F0E442", ("batch_norm", "layer_norm", "rms_norm", "group_norm")),
-    "activation, elementwise": ("#E69F00", ("relu", "gelu", "silu", "sigmoid", "tanh", "add", "mul", "rope", "elementwise",
-                                            "quantize", "optimizer")),
-    "pooling, reduction": ("#56B4E9", ("max_pool", "avg_pool", "reduce", "top_k")),
-    "embedding, movement": ("#000000", ("embedding", "gather", "copy", "resize")),
-    "scan, transform": ("#8C564B", ("scan", "fft")),
-}  # fmt: skip
+# Colour of every class of operators (Okabe and Ito 2008, and a brown).
+_COLOURS = dict(zip(CLASSES, (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#F0E442", "#E69F00", "#56B4E9", "#000000", "#8C564B",
+), strict=True))  # fmt: skip
 WAYS = ("network", "memory")
 _TRANSFER = "#6E6E6E"
 _DPI = 150
@@ -138,12 +129,12 @@ def _busy(ax, bars: list[tuple[float, float, int]], base: float) -> None:
         if not (spans and abs(end - spans[-1][0]) <= 1e-6 * end):
             until = end
         spans.append((begin, until - begin))
-        colours.append(CLASSES[_class(kind)][0])
+        colours.append(_COLOURS[_class(kind)])
     ax.broken_barh(spans[::-1], (base, _BAR), facecolors=colours[::-1], linewidth=0, snap=False)
 
 
 def _class(kind: int) -> str:
-    return next(name for name, (_, kinds) in CLASSES.items() if KINDS[kind] in kinds)
+    return CLASS_OF[KINDS[kind]]
 
 
 def _block(name: str) -> str:
@@ -170,6 +161,6 @@ def _legend(fig, workload: Workload) -> None:
     from matplotlib.patches import Patch
 
     present = {_class(int(kind)) for kind in np.unique(workload.operators.kind)}
-    handles = [Patch(color=colour, label=name) for name, (colour, _) in CLASSES.items() if name in present]
+    handles = [Patch(color=colour, label=name) for name, colour in _COLOURS.items() if name in present]
     handles.append(Patch(color=_TRANSFER, alpha=0.45, label="transfer"))
     fig.legend(handles=handles, loc="outside right upper", fontsize=9, frameon=False)

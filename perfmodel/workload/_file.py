@@ -6,7 +6,8 @@
       - {name: conv, kind: conv, k: 64, c: 3, p: 112, q: 112, r: 7, s: 7, stride: 2}
       - {name: relu, kind: relu, k: 64, p: 112, q: 112, inputs: [conv]}
 
-An operator without `inputs` reads its activations from memory; a vector operator with `inputs` reads all of each.
+`bits` (default 8) holds for every operand without `in_bits`, `weight_bits`, `out_bits` of its own. An operator without
+`inputs` reads its activations from memory; a vector operator with `inputs` reads all of each.
 Operators may stand in any order.
 """
 
@@ -30,12 +31,17 @@ class _Row(msgspec.Struct, forbid_unknown_fields=True):
     r: int = 1
     s: int = 1
     stride: int = 1
-    bits: int = 8
+    bits: float = 8
+    in_bits: float | None = None
+    weight_bits: float | None = None
+    out_bits: float | None = None
     parameters: int | None = None
+    lane_ops: int | None = None
     inputs: list[str] = []
 
 
-_SIZES = ("groups", "batch", "k", "c", "p", "q", "r", "s", "stride", "bits", "parameters")
+_BITS = ("bits", "in_bits", "weight_bits", "out_bits")
+_SIZES = ("groups", "batch", "k", "c", "p", "q", "r", "s", "stride", *_BITS, "parameters", "lane_ops")
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -53,10 +59,14 @@ def load_workload_file(path: str) -> Workload:
             raise ValueError(f"{path}: operator name {row.name!r} stands twice; names must be distinct")
         if row.kind not in KINDS:
             raise unknown_name(f"{path}: operator {row.name!r}: kind", row.kind, KINDS)
-        if not 1 <= row.bits <= 64:
-            raise ValueError(f"{path}: operator {row.name!r}: bits is {row.bits}; allowed: 1 to 64")
-        if row.parameters is not None and row.parameters < 0:
-            raise ValueError(f"{path}: operator {row.name!r}: parameters is {row.parameters}; allowed: at least 0")
+        for field in _BITS:
+            bits = getattr(row, field)
+            if bits is not None and not 1 <= bits <= 64:
+                raise ValueError(f"{path}: operator {row.name!r}: {field} is {bits:g}; allowed: 1 to 64")
+        for field in ("parameters", "lane_ops"):
+            value = getattr(row, field)
+            if value is not None and not 0 <= value < 2**53:
+                raise ValueError(f"{path}: operator {row.name!r}: {field} is {value}; allowed: 0 to 2**53 - 1")
         rows[row.name] = row
     if not rows:
         raise ValueError(f"{path}: operators is empty; at least one is needed")
@@ -72,7 +82,7 @@ def load_workload_file(path: str) -> Workload:
             made = operator_row(row.kind, **sizes)
         except ValueError as error:
             raise ValueError(f"{path}: operator {name!r}: {error}") from None
-        outside = 0.0 if sources else made["in_elements"] * row.bits / 8
+        outside = 0.0 if sources else made["in_elements"] * made["in_bits"] / 8
         index[name] = graph.add(name, made, sources, outside)
     return graph.build()
 

@@ -7,8 +7,10 @@ from pathlib import Path
 from .._names import unknown_name
 from ._file import load_workload_file
 from ._graph import Workload
-from .importers import import_file, is_importable
+from .importers import import_file, importer_of, is_importable
 from .zoo import BUILDERS
+
+_FILES = (".yaml", ".yml", ".json")
 
 
 def names() -> list[str]:
@@ -20,7 +22,19 @@ def options(name: str) -> dict[str, object]:
     """Options that a built-in model takes, and their defaults. Raises ValueError for an unknown name."""
     if name not in BUILDERS:
         raise unknown_name("model", name, BUILDERS)
-    found = inspect.signature(BUILDERS[name]).parameters.values()
+    return _keywords(BUILDERS[name])
+
+
+def known_options(name: str) -> dict[str, object]:
+    """Options that `load(name, ...)` takes, and their defaults: of a built-in model or of an importer; a workload file none.
+    Raises ValueError for an unknown name."""
+    if name not in BUILDERS and is_importable(name):
+        return _keywords(importer_of(name))
+    return {} if Path(name).suffix in _FILES else options(name)
+
+
+def _keywords(function) -> dict[str, object]:
+    found = inspect.signature(function).parameters.values()
     return {p.name: p.default for p in found if p.kind is p.KEYWORD_ONLY}
 
 
@@ -34,9 +48,9 @@ def load(name: str, **chosen) -> Workload:
 
     Raises ValueError for an unknown name (listing near ones), an unknown option, or a value that is not allowed.
     """
-    if is_importable(name):
+    if name not in BUILDERS and is_importable(name):
         return import_file(name, **chosen)
-    if Path(name).suffix in (".yaml", ".yml", ".json"):
+    if Path(name).suffix in _FILES:
         if chosen:
             raise ValueError(f"{name}: a workload file takes no options; got {', '.join(chosen)}")
         return load_workload_file(name)

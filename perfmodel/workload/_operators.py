@@ -19,6 +19,22 @@ KINDS = (
 )  # fmt: skip
 MATRIX_KINDS = ("conv", "gemm", "attention_gemm")  # these run on the PE array, all others on the vector lanes
 
+# Classes for tables and pictures.
+CLASSES = {
+    "convolution": ("conv",),
+    "GEMM": ("gemm",),
+    "attention GEMM": ("attention_gemm",),
+    "softmax": ("softmax",),
+    "normalisation": ("batch_norm", "layer_norm", "rms_norm", "group_norm"),
+    "activation, elementwise": (
+        "relu", "gelu", "silu", "sigmoid", "tanh", "add", "mul", "rope", "elementwise", "quantize", "optimizer",
+    ),
+    "pooling, reduction": ("max_pool", "avg_pool", "reduce", "top_k"),
+    "embedding, movement": ("embedding", "gather", "copy", "resize"),
+    "scan, transform": ("scan", "fft"),
+}  # fmt: skip
+CLASS_OF = {kind: name for name, kinds in CLASSES.items() for kind in kinds}
+
 # Lane operations per element of the output (of the window for pooling). A lane does one add, multiply, compare or table
 # look-up (exp, erf, rsqrt through a look-up table, as NVDLA's SDP does) a cycle.
 LANE_OPS = {

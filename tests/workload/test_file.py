@@ -61,6 +61,15 @@ def test_json_is_the_same(tmp_path):
     assert w.names == ("a", "b") and w.macs == 32 and w.weight_bytes == 64 and w.outside_in_bytes.tolist() == [8, 0]
 
 
+def test_every_operand_may_have_bits_of_its_own(tmp_path):
+    text = "{name: x, operators: [{name: a, kind: gemm, k: 8, c: 4, bits: 16, weight_bits: 4.5, lane_ops: 3}]}"
+    w = pm.models.load(write(tmp_path, text))
+    assert (
+        w.weight_bytes == 32 * 4.5 / 8 and w.outside_in_bytes.tolist() == [8] and w.outside_out_bytes.tolist() == [16]
+    )
+    assert w.operators.lane_ops.tolist() == [3]
+
+
 def test_parameters_may_be_stated(tmp_path):
     text = "{name: x, operators: [{name: a, kind: gemm, k: 8, c: 4, parameters: 40}]}"
     assert pm.models.load(write(tmp_path, text)).parameters == 40
@@ -94,6 +103,8 @@ BAD = {
     "huge size": (operators("name: a, kind: relu, k: 99999999999"), ["k is 99999999999", "allowed"]),
     "bits": (operators("name: a, kind: relu, k: 1, bits: 0"), ["operator 'a'", "bits is 0", "allowed: 1 to 64"]),
     "parameters": (operators("name: a, kind: gemm, k: 1, parameters: -1"), ["parameters is -1", "allowed"]),
+    "bits of weights": (operators("name: a, kind: gemm, k: 1, weight_bits: 65"), ["weight_bits is 65", "allowed: 1 to 64"]),
+    "lane operations": (operators("name: a, kind: relu, k: 1, lane_ops: -2"), ["lane_ops is -2", "allowed: 0 to"]),
     "missing input": (operators("name: conv1, kind: relu, k: 1", "name: b, kind: relu, k: 1, inputs: [conv2]"),
                       ["operator 'b': input is 'conv2'", "did you mean conv1"]),
     "cycle": (operators("name: a, kind: relu, k: 1, inputs: [b]", "name: b, kind: relu, k: 1, inputs: [a]"),

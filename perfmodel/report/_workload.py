@@ -1,0 +1,161 @@
+"""What a model asks of a machine before anything is scheduled: work, bytes, intensity, caches, and what would bound it."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..cost import cost_table, supported
+from ..hardware import DATAFLOWS, System
+from ..workload import CLASS_OF, CLASSES, KINDS, Workload, exact_macs
+
+BOUNDS = ("compute", "buffer", "memory", "launch")
+
+
+@dataclass(frozen=True)
+class ClassShare:
+    """Operators of one class: how many, exact MACs, lane operations, bytes unfused, and time on a system (None without one)."""
+
+    name: str
+    operators: int
+    macs: int
+    lane_ops: float
+    bytes: float
+    time_s: float | None
+
+
+@dataclass(frozen=True)
+class SystemView:
+    """Every operator alone on the chiplet type that runs it fastest, operands from and results to memory, nothing fused.
+
+    - `time_s`: `[L]` the larger of time on the chiplet and in memory (a GPU's kernels hold both).  `on`: that type.
+    - `bound`: `compute`, `buffer` (bytes between buffer and array), `memory`, or `launch` (fill, drain, launch) of each.
+    - `balance`: operations a byte at which the fastest type's array is as busy as memory.
+    - `needed_bytes, capacity_bytes`: weights, KV cache and most live activations against all of memory.
+    - `unsupported`: kinds that no chiplet type of the system runs, with the names of the operators.
+    """
+
+    system: str
+    time_s: np.ndarray
+    on: list[str]
+    bound: list[str]
+    balance: float
+    needed_bytes: float
+    capacity_bytes: float
+    unsupported: dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class WorkloadReport:
+    """What `workload_report` found; amounts are of one pass of every model.
+
+    - `macs, parameters`: exact.  `classes`: of `CLASSES`, those present.
+    - `weight_bytes, kv_cache_bytes, kv_bytes_per_token` (of each model with one), `peak_activation_bytes` (most that is live at a
+      time, and at which operator).
+    - `bytes_by_bits`: weights stored and activations produced, by bits of an element.
+    - `moved_bytes`: all operands and results of all operators, each once (nothing fused).  `least_bytes`: weights read, model inputs
+      and caches read, model outputs and caches written.  `intensity, best_intensity`: operations (2 a MAC, 1 a lane operation) a byte.
+    - `on`: what a named system makes of it, or None.
+    """
+
+    workload: Workload
+    macs: int
+    parameters: int
+    classes: list[ClassShare]
+    weight_bytes: float
+    kv_cache_bytes: float
+    kv_bytes_per_token: dict[str, float]
+    peak_activation_bytes: float
+    peak_at: str
+    bytes_by_bits: dict[str, dict[float, float]] = field(repr=False)
+    moved_bytes: float
+    least_bytes: float
+    intensity: float
+    best_intensity: float
+    on: SystemView | None
+
+
+def workload_report(workload: Workload, system: System | None = None) -> WorkloadReport:
+    """The analysis of a workload, on a system if one is given."""
+    op, macs = workload.operators, exact_macs(workload.operators)
+    moved = operator_bytes(workload)
+    lanes = np.asarray(op.lane_ops, np.float64)
+    seen = None if system is None else _on(workload, system, moved)
+    which = np.asarray([CLASS_OF[KINDS[k]] for k in op.kind])
+    shares = []
+    for name in CLASSES:
+        rows = np.flatnonzero(which == name)
+        if len(rows):
+            time = None if seen is None else float(seen.time_s[rows].sum())
+            work = sum(macs[i] for i in rows)
+            shares.append(ClassShare(name, len(rows), work, float(lanes[rows].sum()), float(moved[rows].sum()), time))
+    least = (
+        float(np.sum(op.weight_elements * op.weight_bits) / 8)
+        + float(workload.outside_in_bytes.sum())
+        + float(workload.outside_out_bytes.sum())
+    )
+    operations = 2 * sum(macs) + float(lanes.sum())
+    peak = int(np.argmax(workload.live_bytes))
+    tokens = dict(zip(workload.model_names, map(float, workload.kv_bytes_per_token), strict=True))
+    return WorkloadReport(
+        workload=workload, macs=sum(macs), parameters=workload.parameters, classes=shares, weight_bytes=workload.weight_bytes,
+        kv_cache_bytes=workload.kv_cache_bytes, kv_bytes_per_token={m: b for m, b in tokens.items() if b > 0},
+        peak_activation_bytes=float(workload.live_bytes[peak]), peak_at=workload.names[peak],
+        bytes_by_bits={"weights": _by_bits(op.weight_bits, op.parameters), "activations": _by_bits(op.out_bits, op.out_elements)},
+        moved_bytes=float(moved.sum()), least_bytes=least, intensity=operations / max(float(moved.sum()), 1.0),
+        best_intensity=operations / max(least, 1.0), on=seen,
+    )  # fmt: skip
+
+
+def operator_bytes(workload: Workload) -> np.ndarray:
+    """`[L]` bytes of each operator's operands and results, each once, wherever they lie."""
+    op = workload.operators
+    parts = ((op.in_elements, op.in_bits), (op.weight_elements, op.weight_bits), (op.out_elements, op.out_bits))
+    kept = np.asarray([KINDS[k] == "embedding" for k in op.kind])  # reads its table: `outside_in_bytes`, not weights
+    total = sum((np.asarray(n, np.float64) * np.asarray(bits, np.float64) / 8 for n, bits in parts), np.zeros(len(op)))
+    return np.where(kept, workload.outside_in_bytes + op.out_elements * op.out_bits / 8, total)
+
+
+def _by_bits(bits, elements) -> dict[float, float]:
+    found: Counter = Counter()
+    for each, n in zip(np.asarray(bits, float).tolist(), np.asarray(elements, float).tolist(), strict=True):
+        if n:
+            found[each] += n * each / 8
+    return dict(sorted(found.items()))
+
+
+def _on(workload: Workload, system: System, moved: np.ndarray) -> SystemView:
+    op = workload.operators
+    table = cost_table(workload, system, by_type=True)
+    compute, buffer, launch = (
+        np.asarray(x, np.float64) for x in (table.compute_s, table.transfer_s, table.fill_s)
+    )  # L x K
+    bandwidth = float(np.sum(np.asarray(system.memory.bytes_per_s, np.float64)))
+    memory = np.broadcast_to((moved / bandwidth)[:, None], compute.shape)
+    types = system.types
+    peak = 2.0 * np.asarray(types.peak_macs_per_s, np.float64)
+    is_gpu = np.asarray(types.dataflow) == DATAFLOWS.index("gpu")
+    time = np.where(is_gpu, compute, np.maximum(np.maximum(compute, buffer) + launch, memory))
+    best = np.argmin(time, axis=1)
+    rows = np.arange(len(op))
+    # what a GPU's kernel takes beyond both of its roofs is overhead
+    roofs = np.asarray(op.macs, np.float64)[:, None] * 2.0 / peak
+    parts = np.stack([
+        np.where(is_gpu, roofs, compute), np.where(is_gpu, 0.0, buffer), memory,
+        np.where(is_gpu, compute - np.maximum(roofs, memory), launch),
+    ])[:, rows, best]  # fmt: skip
+    needed = workload.weight_bytes + workload.kv_cache_bytes + float(workload.live_bytes.max())
+    return SystemView(
+        system=system.name, time_s=time[rows, best], on=[system.type_names[k] for k in best],
+        bound=[BOUNDS[i] for i in np.argmax(parts, axis=0)], balance=float(peak.max()) / bandwidth, needed_bytes=needed,
+        capacity_bytes=float(np.sum(np.asarray(system.memory.capacity_bytes, np.float64))), unsupported=_unsupported(workload, system),
+    )  # fmt: skip
+
+
+def _unsupported(workload: Workload, system: System) -> dict[str, list[str]]:
+    """Kinds of operators that no type of chiplet runs."""
+    able = supported(system).any(axis=0)
+    found: dict[str, list[str]] = {}
+    for row in np.flatnonzero(~able[workload.operators.kind]):
+        found.setdefault(KINDS[workload.operators.kind[row]], []).append(workload.names[row])
+    return found
