@@ -154,8 +154,9 @@ def _on(workload: Workload, system: System, moved: np.ndarray) -> SystemView:
 
 def _unsupported(workload: Workload, system: System) -> dict[str, list[str]]:
     """Kinds of operators that no type of chiplet runs."""
-    able = supported(system).any(axis=0)
+    able = supported(system)
     found: dict[str, list[str]] = {}
-    for row in np.flatnonzero(~able[workload.operators.kind]):
-        found.setdefault(KINDS[workload.operators.kind[row]], []).append(workload.names[row])
+    for name, kind in zip(workload.names, workload.operators.kind, strict=True):
+        if not able[:, kind].any():
+            found.setdefault(KINDS[kind], []).append(name)
     return found

@@ -198,7 +198,8 @@ def _forced_out(w: Workload) -> np.ndarray:
     """Bytes that rows write to memory besides results that nobody reads (`assemble` adds those again)."""
     sink = np.ones(w.n_operators, bool)
     sink[w.source] = False
-    return w.outside_out_bytes - np.where(sink, w.operators.out_elements * w.operators.out_bits / 8, 0.0)
+    results = np.asarray(w.operators.out_elements * w.operators.out_bits / 8)
+    return np.asarray(w.outside_out_bytes) - np.where(sink, results, 0.0)
 
 
 def assemble(
