@@ -131,7 +131,7 @@ def test_bytes_on_edges_of_pictures_of_odd_size():
 
 @pytest.mark.parametrize("name, options, said", [
     ("resnet5", {}, "model is 'resnet5': did you mean resnet50"),
-    ("nothing-like-it", {}, "allowed: gpt2"),
+    ("nothing-like-it", {}, "allowed: alphafold2"),
     ("gpt2", {"seq_len": 1025}, "gpt2: seq_len is 1025; allowed: 1 to 1024"),
     ("gpt2", {"seq_len": 0}, "gpt2: seq_len is 0; allowed: an integer of at least 1"),
     ("gpt2", {"seq_len": 2.5}, "gpt2: seq_len is 2.5; allowed"),

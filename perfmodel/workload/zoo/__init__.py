@@ -1,5 +1,33 @@
 """Real models, built from configuration; one file a family. `BUILDERS` maps a published name to its builder."""
 
-from . import _gpt2, _resnet
+from . import (
+    _alphafold,
+    _bert,
+    _bloom,
+    _deepseek,
+    _diffusion,
+    _dlrm,
+    _falcon,
+    _gpt2,
+    _gpt3,
+    _inception,
+    _llama,
+    _llava,
+    _mamba,
+    _mobilenet,
+    _moe,
+    _monarch,
+    _nerf,
+    _opt,
+    _resnet,
+    _swin,
+    _unet,
+    _vit,
+    _yolo,
+)
 
-BUILDERS = {**_gpt2.BUILDERS, **_resnet.BUILDERS}
+_FAMILIES = (
+    _alphafold, _bert, _bloom, _deepseek, _diffusion, _dlrm, _falcon, _gpt2, _gpt3, _inception, _llama, _llava,
+    _mamba, _mobilenet, _moe, _monarch, _nerf, _opt, _resnet, _swin, _unet, _vit, _yolo,
+)  # fmt: skip
+BUILDERS = {name: build for family in _FAMILIES for name, build in family.BUILDERS.items()}
