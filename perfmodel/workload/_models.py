@@ -48,16 +48,15 @@ def load(name: str, **chosen) -> Workload:
 
     Raises ValueError for an unknown name (listing near ones), an unknown option, or a value that is not allowed.
     """
-    if name not in BUILDERS and is_importable(name):
-        return import_file(name, **chosen)
-    if Path(name).suffix in _FILES:
-        if chosen:
+    known = known_options(name)
+    for option in chosen:
+        if option not in known and not known:
             raise ValueError(f"{name}: a workload file takes no options; got {', '.join(chosen)}")
-        return load_workload_file(name)
-    known = options(name)
-    for option, value in chosen.items():
         if option not in known:
             raise unknown_name(f"{name}: option", option, known)
+    if name not in BUILDERS:
+        return import_file(name, **chosen) if is_importable(name) else load_workload_file(name)
+    for option, value in chosen.items():
         check_option(name, option, value, known[option])
     return BUILDERS[name](name, **chosen)
 
