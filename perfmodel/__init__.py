@@ -15,5 +15,10 @@ from .schedule import evaluate_many as evaluate_many
 from .workload import Workload as Workload
 from .workload import merge as merge
 from .workload import models as models
+from .workload.importers import import_file as import_file
+from .workload.importers import import_huggingface as import_huggingface
+from .workload.importers import import_jax as import_jax
+from .workload.importers import import_onnx as import_onnx
+from .workload.importers import import_torch as import_torch
 
 __version__ = "0.1.0"
