@@ -66,7 +66,7 @@ def _told(name: str, report) -> dict:
         kv_bytes_per_token=sum(report.kv_bytes_per_token.values()), kv_cache_bytes=report.kv_cache_bytes,
         intensity_ops_per_byte=report.intensity, best_intensity_ops_per_byte=report.best_intensity,
         moved_bytes=report.moved_bytes, least_bytes=report.least_bytes, bytes_by_bits=by_bits,
-        classes=[asdict(share) for share in report.classes],
+        classes=[asdict(share) for share in report.classes], fusion={name: asdict(f) for name, f in report.fused.items()},
     )  # fmt: skip
     seen = report.on
     if seen is not None:

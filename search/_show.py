@@ -68,7 +68,7 @@ def evaluated(arguments) -> tuple[dict, list[str]]:
     import jax
 
     import perfmodel as pm
-    from perfmodel.schedule import ENERGY_PARTS, GREEDY, VIOLATIONS, greedy_schedule
+    from perfmodel.schedule import ENERGY_PARTS, GREEDY, VIOLATIONS, fuse_schedule, greedy_schedule
 
     from ._explore import check_possible
     from ._options import options_of, said_once
@@ -88,6 +88,12 @@ def evaluated(arguments) -> tuple[dict, list[str]]:
         schedule, name = load_schedule(arguments.schedule, workload, system), arguments.schedule
     else:
         schedule, name = greedy_schedule(workload, system), GREEDY
+    if arguments.fusion:
+        if schedule.fusion is not None:
+            raise ValueError(
+                f"--fusion {arguments.fusion} and the fusion of {arguments.schedule} are two answers; give one"
+            )
+        schedule = fuse_schedule(workload, schedule, arguments.fusion)
     mappings, table = None, None
     if arguments.mapper:
         from perfmodel.cost import map_workload
@@ -113,6 +119,7 @@ def evaluated(arguments) -> tuple[dict, list[str]]:
             for m, n in enumerate(workload.model_names)
         },
         schedule=name, system=system.name, mix=workload.mix, mapper=arguments.mapper or None, kernels=kernels,
+        fusion=arguments.fusion or None, fused_edges=0 if schedule.fusion is None else int(np.sum(np.asarray(schedule.fusion) > 0)),
         assignment=[system.chiplet_names[d] for d in np.asarray(schedule.assignment)],
     )  # fmt: skip
     more, paragraphs = reported(arguments, workload, system, schedule, mappings)
@@ -138,6 +145,8 @@ def _fitted(system, parameters: str | None, source: str | None):
 
 def metrics_text(a: dict) -> str:
     lines = [f"schedule            {a['schedule']} on {a['system']}, {a['mix']}"]
+    if a["fused_edges"]:
+        lines.append(f"{'fusion':20}{a['fusion'] or 'of the schedule'}: {a['fused_edges']} edges inside groups")
     if a["kernels"]:
         taken = ", ".join(f"{gpu} as {library} runs it" for gpu, library in a["kernels"]["sources"].items())
         lines.append(f"{'kernels':20}fitted in {a['kernels']['parameters']}: {taken}")

@@ -83,6 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--mapper", default="", metavar="OBJECTIVE",
                       help="search each operator's loop nest for least latency, energy or edp instead of the closed form of its "
                       "dataflow; --report prints the nests")  # fmt: skip
+    made.add_argument("--fusion", default="", metavar="BACKEND",
+                      help="fuse operators that share a chiplet by the rules of none, xla-like, tensorrt-like or dataflow")  # fmt: skip
     made.add_argument(
         "--parameters", metavar="FILE", help="constants of GPU kernels that `calibrate` fitted, for systems with a GPU"
     )

@@ -11,6 +11,7 @@ from ._text import operators_text as operators_text
 from ._text import sensitivities_text as sensitivities_text
 from ._workload import BOUNDS as BOUNDS
 from ._workload import ClassShare as ClassShare
+from ._workload import FusedShare as FusedShare
 from ._workload import SystemView as SystemView
 from ._workload import WorkloadReport as WorkloadReport
 from ._workload import operator_bytes as operator_bytes

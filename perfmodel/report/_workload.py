@@ -7,7 +7,7 @@ import numpy as np
 
 from ..cost import cost_table, supported
 from ..hardware import DATAFLOWS, System
-from ..workload import CLASS_OF, CLASSES, KINDS, Workload, exact_macs
+from ..workload import BACKENDS, CLASS_OF, CLASSES, KINDS, Workload, exact_macs, fuse, intensity
 
 BOUNDS = ("compute", "buffer", "memory", "launch")
 
@@ -22,6 +22,16 @@ class ClassShare:
     lane_ops: float
     bytes: float
     time_s: float | None
+
+
+@dataclass(frozen=True)
+class FusedShare:
+    """A workload fused by the rules of a backend: how many groups, bytes that cross their borders, operations a byte (movement
+    is no operation)."""
+
+    groups: int
+    bytes: float
+    intensity: float
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,7 @@ class WorkloadReport:
     - `bytes_by_bits`: weights stored and activations produced, by bits of an element.
     - `moved_bytes`: all operands and results of all operators, each once (nothing fused).  `least_bytes`: weights read, model inputs
       and caches read, model outputs and caches written.  `intensity, best_intensity`: operations (2 a MAC, 1 a lane operation) a byte.
-    - `on`: what a named system makes of it, or None.
+    - `fused`: by backend, if every group of operators goes through memory.  `on`: what a named system makes of it, or None.
     """
 
     workload: Workload
@@ -72,6 +82,7 @@ class WorkloadReport:
     least_bytes: float
     intensity: float
     best_intensity: float
+    fused: dict[str, FusedShare]
     on: SystemView | None
 
 
@@ -103,8 +114,14 @@ def workload_report(workload: Workload, system: System | None = None) -> Workloa
         peak_activation_bytes=float(workload.live_bytes[peak]), peak_at=workload.names[peak],
         bytes_by_bits={"weights": _by_bits(op.weight_bits, op.parameters), "activations": _by_bits(op.out_bits, op.out_elements)},
         moved_bytes=float(moved.sum()), least_bytes=least, intensity=operations / max(float(moved.sum()), 1.0),
-        best_intensity=operations / max(least, 1.0), on=seen,
+        best_intensity=operations / max(least, 1.0), fused={name: _fused(workload, name) for name in BACKENDS}, on=seen,
     )  # fmt: skip
+
+
+def _fused(workload: Workload, backend: str) -> FusedShare:
+    fusion = fuse(workload, backend)
+    found = intensity(workload, fusion)
+    return FusedShare(fusion.n_groups, float(found.bytes.sum()), found.total)
 
 
 def operator_bytes(workload: Workload) -> np.ndarray:

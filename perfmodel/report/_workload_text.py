@@ -46,6 +46,9 @@ def workload_text(report: WorkloadReport) -> str:
         share = f"{c.time_s / time:8.1%}" if timed and c.time_s is not None and time > 0 else ""
         lines.append(f"{c.name:26}{c.operators:10,}{c.macs / total[0]:8.1%}{c.lane_ops / total[1]:10.1%}{c.bytes / total[2]:8.1%}"
                      f"{intensity:10.4g}{share}")  # fmt: skip
+    lines += ["", f"{'fused as':26}{'groups':>10}{'bytes':>12}{'ops/byte':>10}  if every group goes through memory"]
+    for name, f in report.fused.items():
+        lines.append(f"{name:26}{f.groups:10,}{_size(f.bytes):>12}{f.intensity:10.4g}")
     if report.on is not None:
         lines += ["", *_system_lines(report, report.on)]
     return "\n".join(lines)

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 import perfmodel as pm
 from perfmodel.workload import KINDS, ImportedModelWarning
-from perfmodel.workload.importers import _torch_read as read
 from perfmodel.workload.importers import import_file, is_importable
+from perfmodel.workload.importers._torch_export import _read as read
 
 DATA = Path(__file__).parents[2] / "data" / "torch"
 FILES = sorted(path.stem for path in DATA.glob("*.pt2"))

@@ -1,0 +1,3 @@
+"""Hugging Face configurations."""
+
+from ._importer import import_huggingface as import_huggingface

@@ -1,0 +1,3 @@
+"""ONNX files."""
+
+from ._importer import import_onnx as import_onnx

@@ -1,0 +1,3 @@
+"""PyTorch programs as `torch.export` saves them."""
+
+from ._importer import import_torch as import_torch
