@@ -5,9 +5,11 @@
   G-th of it: of its multiprocessors, bandwidths, L2 and power.
 - Operands of at most 8 bits take the 8-bit kernels, which convert 16-bit activations in a pass of their own; results have 16 bits.
   Attention always runs in 16 bits, as libraries do that run the layers around it in 8.
-- Vector rows move data: `layer_norm`, `softmax`, `embedding` row by row, the others as flat arrays, in 16 bits. Nothing is fused:
-  batch norm, ReLU and additions after a convolution are kernels of their own, and attention writes its scores out, as an
-  eager framework runs it. Depthwise convolutions have libraries' special kernels: here they are (too slow) batched GEMMs.
+- Vector rows move data: `layer_norm`, `softmax`, `embedding` row by row, the others as flat arrays, in 16 bits. Nothing is fused
+  in the table: batch norm, ReLU and additions after a convolution are kernels of their own, and attention writes its scores out,
+  as an eager framework runs it. What a schedule's fusion takes away again are `launch_s` of every kernel and `moving_s`, all the
+  rest of a vector kernel; what a GEMM itself moves stays.
+- Depthwise convolutions have libraries' special kernels: here they are (too slow) batched GEMMs.
 - Weights come from DRAM; what the kernel before wrote comes from L2 where it fits. Launch and DRAM time are inside the seconds.
 
 Peak, clock, multiprocessors, L2 and DRAM bandwidth are those of the system's chiplet and memory, so that their gradients are these
@@ -163,6 +165,15 @@ def kernel_s(op: Operators, gpu: Gpu, kernels: GpuKernels) -> Float[Array, ""]:
     return jnp.where(op.is_matrix > 0, matrix, _vector_s(op, gpu, kernels.elementwise))
 
 
+def launch_s(op: Operators, gpu: Gpu, kernels: GpuKernels) -> Float[Array, ""]:
+    """Of `kernel_s`, what launching takes: once a kernel, whatever it moves."""
+    of_gemm = jnp.where(_eight_bit(op), kernels.gemm_8bit.launch_cycles, kernels.gemm_16bit.launch_cycles)
+    streamed = jnp.where(_eight_bit(op), kernels.gemm_8bit.gemv_share, kernels.gemm_16bit.gemv_share)
+    of_gemm = of_gemm * jnp.where(_products(op).m == 1, jnp.minimum(streamed, 1.0), 1.0)
+    of_vector = jnp.asarray(kernels.elementwise.launch_cycles)[jnp.asarray(_KERNEL)[op.kind]]
+    return jnp.where(op.is_matrix > 0, of_gemm, of_vector) / gpu.clock_hz
+
+
 def _eight_bit(op: Operators):
     return (jnp.asarray(op.in_bits) <= 8) & jnp.logical_not(op.is_attention)
 
@@ -229,15 +240,19 @@ def with_gpu_columns(
     rows, chips = jax.tree.map(jnp.asarray, operators), jax.tree.map(jnp.asarray, chiplets)
     machines = jax.vmap(as_gpu, (0, 0, None))(gpus, chips, memory)
     seconds = jax.vmap(jax.vmap(kernel_s, (None, 0, 0)), (0, None, None))(rows, machines, kernels)
+    launch = jax.vmap(jax.vmap(launch_s, (None, 0, 0)), (0, None, None))(rows, machines, kernels)
+    moving = jnp.where(rows.is_matrix[:, None] > 0, 0.0, seconds - launch)
     joules = onchip_j(jax.tree.map(lambda x: x[:, None], rows), jax.tree.map(lambda x: x[None, :], chips))
     is_gpu = (chips.dataflow == GPU)[None, :]
     return eqx.tree_at(
-        lambda t: (t.compute_s, t.transfer_s, t.fill_s, t.onchip_j),
+        lambda t: (t.compute_s, t.transfer_s, t.fill_s, t.launch_s, t.moving_s, t.onchip_j),
         table,
         (
             jnp.where(is_gpu, seconds, table.compute_s),
             jnp.where(is_gpu, 0.0, table.transfer_s),
             jnp.where(is_gpu, 0.0, table.fill_s),
+            jnp.where(is_gpu, launch, table.launch_s),
+            jnp.where(is_gpu, moving, table.moving_s),
             jnp.where(is_gpu, joules, table.onchip_j),
         ),
     )

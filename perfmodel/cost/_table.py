@@ -20,6 +20,8 @@ class CostTable(eqx.Module):
 
     - `compute_s`: array or lanes.  `transfer_s`: between buffer and array, overlapped with compute.
       `fill_s`: fill, drain and launch.  `exec_s` = the larger of the first two + the third.  Of a GPU all is `compute_s`.
+    - `launch_s`: of `exec_s`, what an operator fused into the one before it does not spend.  `moving_s`: of `exec_s`, what
+      shrinks with the operands that fusion keeps a vector kernel of a GPU from moving (0 elsewhere).
     - `onchip_j`: MACs, lanes, local stores and buffer.
     - `weight_bytes`: weights of the pass.  `input_refetch, weight_refetch`: how often each is fetched when it comes
       from memory (attention: `input_refetch` is the mean of both operands).  `working_bytes`: least buffer to run in.
@@ -30,6 +32,8 @@ class CostTable(eqx.Module):
     compute_s: Float[Array, "L K"]
     transfer_s: Float[Array, "L K"]
     fill_s: Float[Array, "L K"]
+    launch_s: Float[Array, "L K"]
+    moving_s: Float[Array, "L K"]
     onchip_j: Float[Array, "L K"]
     weight_bytes: Float[Array, "L K"]
     input_refetch: Float[Array, "L K"]
@@ -130,6 +134,8 @@ def _mapped_table(operators, chiplets, memory, sub_batch, column, mappings: Mapp
         compute_s=jnp.where(matrix, found.cycles / chip.clock_hz, plain.compute_s),
         transfer_s=jnp.where(matrix, found.buffer_bytes / chip.buffer_bytes_per_s, plain.transfer_s),
         fill_s=plain.fill_s,
+        launch_s=plain.launch_s,
+        moving_s=plain.moving_s,
         onchip_j=jnp.where(matrix, found.onchip_j + lanes, plain.onchip_j),
         weight_bytes=plain.weight_bytes,
         input_refetch=jnp.where(matrix, jnp.where(attention, both, found.input_refetch), plain.input_refetch),
@@ -184,6 +190,8 @@ def operator_cost(op: Operators, chip: Chiplets, sub_batch=1, smooth: bool = Fal
         compute_s=inside.cycles / chip.clock_hz * ones,
         transfer_s=inside.buffer_bytes / chip.buffer_bytes_per_s * ones,
         fill_s=(inside.fill_cycles / chip.clock_hz + chip.launch_s) * ones,
+        launch_s=chip.launch_s * ones,
+        moving_s=0.0 * ones,
         onchip_j=energy,
         weight_bytes=op.weight_elements * op.weight_bits / 8 * ones,
         input_refetch=tiles.input_refetch * ones,

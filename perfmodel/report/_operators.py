@@ -20,7 +20,8 @@ ENERGY = ("mac", "lane", "local", "buffer", "network", "memory", "static")
 class OperatorReport:
     """Of one pass of each of the `L` operators under a hard schedule, host arrays in workload order; `T` memory tiers.
 
-    - `latency_s`: on the chiplet, the larger of `compute_s` and `buffer_s` plus `launch_s` (fill, drain, launch).
+    - `latency_s`: on the chiplet, the larger of `compute_s` and `buffer_s` plus `launch_s` (fill, drain, launch), less what
+      fusion saves.
       `start_s`: on the timeline of its model alone.  `wait_s`: idle time of its chiplet just before, for data or weights.
     - `memory_s`: what its bytes take of each tier, and its latency; `network_s`: the same of the links.
     - `bound`: the largest of these: `compute`, `buffer`, `memory NAME`, `link` or `launch`.
@@ -94,6 +95,8 @@ def operator_report(
     latency, compute, buffer, launch = (
         here(c) for c in (table.exec_s, table.compute_s, table.transfer_s, table.fill_s)
     )
+    if schedule.fusion is not None:  # launches, and what kernels of GPUs move, that fusion saves
+        latency = finish - start
     memory_bytes = np.asarray(share.memory_bytes, np.float64)
     network_bytes, hop_bytes = np.asarray(share.network_bytes, np.float64), np.asarray(share.hop_bytes, np.float64)
     rates, waits = np.asarray(tiers.bytes_per_s, np.float64)[:, None], np.asarray(tiers.latency_s, np.float64)[:, None]

@@ -18,6 +18,7 @@ from ._metrics import VIOLATIONS as VIOLATIONS
 from ._metrics import Metrics as Metrics
 from ._metrics import ModelMetrics as ModelMetrics
 from ._schedule import Schedule as Schedule
+from ._schedule import fuse_schedule as fuse_schedule
 from ._steady_state import CONTENTION_EXPONENT as CONTENTION_EXPONENT
 from ._steady_state import contended_s as contended_s
 from ._timeline import Timeline as Timeline

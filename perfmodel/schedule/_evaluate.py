@@ -47,7 +47,7 @@ def evaluate_one(workload, system, schedule, table, smooth, temperature, unroll=
     walk. Returns Metrics, the walk's `Record` (None unless asked for) and the execution order (None: as the rows stand)."""
     dtype = jnp.result_type(float)
     assignment = jnp.asarray(schedule.assignment)
-    rows, n_slots = make_rows(workload, table, schedule, dtype)
+    rows, n_slots = make_rows(workload, table, schedule, dtype, system.gpus is not None)
     order = execution_order(workload, schedule)
     placed = assignment if order is None else assignment[order]
     window = None if schedule.window is None else jnp.asarray(schedule.window, jnp.int32)[order]

@@ -9,6 +9,7 @@ from ..cost import CostTable, operator_cost, with_sub_batch
 from ..hardware import Chiplets
 from ..workload import Operators, Workload
 from ._schedule import Schedule, execution_order
+from ._streams import Streams, make_streams
 
 
 class Costs(NamedTuple):
@@ -19,6 +20,11 @@ class Costs(NamedTuple):
     input_refetch: jax.Array  # [L, K]
     weight_refetch: jax.Array  # [L, K]
     working_bytes: jax.Array  # [L, K]
+    launch_s: jax.Array | None = None  # [L, K] part of exec_s; None where nothing is fused
+    moving_s: jax.Array | None = None  # [L, K]
+
+
+_ALWAYS = Costs._fields[:5]
 
 
 class Rows(NamedTuple):
@@ -39,18 +45,23 @@ class Rows(NamedTuple):
     of_model: jax.Array  # [L, M] one-hot
     first: jax.Array  # [L] 1.0 at the first row of a model
     live_bytes: jax.Array  # [L] most that one pass of the model holds while this row runs, wherever it is
+    stream: Streams | None = None  # what is fused; None: nothing
 
 
-def make_rows(workload: Workload, table: CostTable | None, schedule: Schedule, dtype) -> tuple[Rows, int]:
-    """Rows in execution order, and the number of registers they need."""
+def make_rows(
+    workload: Workload, table: CostTable | None, schedule: Schedule, dtype, gpus: bool = True
+) -> tuple[Rows, int]:
+    """Rows in execution order, and the number of registers they need. `gpus`: whether a chiplet may be a GPU."""
     scale = jnp.asarray(schedule.sub_batch, dtype)
-    op = workload.operators
+    op, fused = workload.operators, schedule.fusion is not None and workload.source.shape[0] > 0
     if table is None:
         costs = jax.tree.map(jnp.asarray, with_sub_batch(op, scale))
     else:  # a table made for another sub-batch is scaled in proportion: exact where both agree
         times = scale / jnp.asarray(table.sub_batch, dtype)
-        costs = _costs(table, dtype)
+        costs = _costs(table, dtype, fused)
         costs = costs._replace(exec_s=costs.exec_s * times, onchip_j=costs.onchip_j * times)
+        if costs.launch_s is not None and costs.moving_s is not None:
+            costs = costs._replace(launch_s=costs.launch_s * times, moving_s=costs.moving_s * times)
 
     def cast(x):
         return jnp.asarray(x, dtype)
@@ -63,6 +74,9 @@ def make_rows(workload: Workload, table: CostTable | None, schedule: Schedule, d
     hold, out = cast(workload.hold_bytes) * scale, cast(op.out_elements * op.out_bits / 8) * scale
     out = jnp.where(hold > 0, out, 0.0)
     last = walk.input_last
+    stream, live = make_streams(
+        workload, schedule, hold, out, last, cast(workload.live_bytes) * scale, dtype, gpus and table is not None
+    )
     rows = Rows(
         costs=costs,
         weight_bytes=cast(op.weight_elements * op.weight_bits / 8),
@@ -78,7 +92,8 @@ def make_rows(workload: Workload, table: CostTable | None, schedule: Schedule, d
         rate=cast(workload.rate)[workload.model],
         of_model=jax.nn.one_hot(workload.model, workload.n_models, dtype=dtype),
         first=cast(walk.first),
-        live_bytes=cast(workload.live_bytes) * scale,
+        live_bytes=live,
+        stream=stream,
     )
     if order is not None:
         rows = jax.tree.map(lambda x: x[order], rows)
@@ -88,14 +103,15 @@ def make_rows(workload: Workload, table: CostTable | None, schedule: Schedule, d
 def row_costs(row: Rows, chiplets: tuple[Chiplets, ...], smooth: bool) -> Costs:
     """Costs of one row as tuples over columns: looked up, or made for each of `chiplets`."""
     if isinstance(row.costs, Costs):
-        return Costs(*(tuple(column[c] for c in range(column.shape[0])) for column in row.costs))
+        return Costs(*(c if c is None else tuple(c[k] for k in range(c.shape[0])) for c in row.costs))
     dtype = row.weight_bytes.dtype
-    made = [_costs(operator_cost(row.costs, chip, smooth=smooth), dtype) for chip in chiplets]
-    return Costs(*(tuple(getattr(m, name) for m in made) for name in Costs._fields))
+    made = [_costs(operator_cost(row.costs, chip, smooth=smooth), dtype, row.stream is not None) for chip in chiplets]
+    return Costs(*(None if getattr(made[0], f) is None else tuple(getattr(m, f) for m in made) for f in Costs._fields))
 
 
-def _costs(table: CostTable, dtype) -> Costs:
-    return Costs(*(jnp.asarray(getattr(table, name), dtype) for name in Costs._fields))
+def _costs(table: CostTable, dtype, fused: bool = False) -> Costs:
+    names = Costs._fields if fused else _ALWAYS
+    return Costs(**{name: jnp.asarray(getattr(table, name), dtype) for name in names})
 
 
 class _Walk(NamedTuple):

@@ -1,14 +1,15 @@
 """A schedule: where every operator runs, in which order and window, with which sub-batch. Hard or relaxed."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from ..workload import Workload
+from ..workload import Workload, fuse
 
 
 class Schedule(eqx.Module):
@@ -19,6 +20,9 @@ class Schedule(eqx.Module):
     - `order`: rows in execution order (a permutation); None: the order of the workload.
     - `window`: time window of each row; windows of a round run one after another; None: all in one.
     - `n_windows`: static.
+    - `fusion`: how far each edge of the workload is fused, `E` (bool, or numbers from 0 to 1); None: none is. It counts as far as both
+      ends are on one chiplet, in one window. From the rules of a backend: `fuse_schedule`. Groups of fused edges are meant to
+      be convex (`perfmodel.workload.fusion_of` says); here they are taken as they come.
 
     A *segment* (maximal run, in order, of one model's operators on one chiplet) is derived, never stored.
     """
@@ -28,6 +32,7 @@ class Schedule(eqx.Module):
     order: Int[Array, "L"] | None = None
     window: Int[Array, "L"] | None = None
     n_windows: int = eqx.field(static=True, default=1)
+    fusion: Float[Array, "E"] | Bool[Array, "E"] | None = None
 
     @classmethod
     def on_chiplet(cls, workload: Workload, chiplet: int) -> "Schedule":
@@ -53,6 +58,13 @@ class Schedule(eqx.Module):
             value = getattr(self, name)
             if value is not None and value.shape != (n,):
                 raise ValueError(f"schedule.{name} has shape {value.shape}; needed: ({n},)")
+        if self.fusion is not None:
+            if self.fusion.shape != workload.source.shape:
+                raise ValueError(f"schedule.fusion has shape {self.fusion.shape}; needed: {workload.source.shape}")
+            outside = np.asarray([]) if not _is_concrete(self.fusion) else np.asarray(self.fusion, float)
+            outside = outside[~((outside >= 0) & (outside <= 1))]
+            if outside.size:
+                raise ValueError(f"schedule.fusion contains {outside[0]:g}; allowed: 0 to 1")
         if _is_concrete(self.assignment) and not self.is_relaxed:
             _in_range("assignment", np.asarray(self.assignment), n_chiplets)
         if _is_concrete(self.window):
@@ -68,6 +80,14 @@ class Schedule(eqx.Module):
         cut = np.flatnonzero((where[1:] != where[:-1]) | (model[1:] != model[:-1])) + 1
         bounds: Sequence[int] = [0, *cut.tolist(), len(where)]
         return [(a, b, int(where[a])) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+
+
+def fuse_schedule(workload: Workload, schedule: Schedule, backend: str) -> Schedule:
+    """The schedule with the edges fused that the rules of a backend (`perfmodel.workload.BACKENDS`) fuse; `none`: no fusion.
+
+    Raises ValueError for an unknown backend."""
+    fused = fuse(workload, backend).fused
+    return replace(schedule, fusion=fused if backend != "none" else None)
 
 
 def execution_order(workload: Workload, schedule: Schedule):

@@ -5,7 +5,6 @@ turns each into one contiguous array over candidates, which is the fastest form 
 Placements are weights over chiplets, hard or relaxed, the same code (`_placement.py`).
 """
 
-from functools import reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -14,8 +13,10 @@ import jax.numpy as jnp
 from .._numerics import fits
 from ._constants import Constants
 from ._placement import agree, become, both, choose, columns, plus, weights
+from ._registers import register, registers, set_register
 from ._residency import Residency
 from ._rows import Costs, Rows, row_costs
+from ._streams import Flow, after_row, inputs_of, no_flow, stream_row
 
 
 class Totals(NamedTuple):
@@ -43,6 +44,7 @@ class Clock(NamedTuple):
     latest_s: tuple  # finish of the latest result of each model
     window: jax.Array  # window being executed
     barrier_s: jax.Array  # nothing of this window starts before
+    flow: Flow | None  # what streams hold; None without fusion
 
 
 class Record(NamedTuple):
@@ -67,9 +69,9 @@ def walk(rows: Rows, placed, windows, constants: Constants, stay: Residency, n_s
     zeros = (zero,) * n
     by_chiplet = () if constants.direct else zeros
     totals = Totals(zeros, (zero,) * (n * (n - 1)), zero, by_chiplet, by_chiplet, zero, zero, zero)
-    registers = _registers(n_slots, zero)
-    places = _registers(n_slots, jnp.zeros_like(placed[0]))
-    clock = Clock(zeros, zeros, zeros, registers, registers, places, (zero,) * n_models, jnp.zeros((), jnp.int32), zero)
+    empty, places = registers(n_slots, zero), registers(n_slots, jnp.zeros_like(placed[0]))
+    flow = None if rows.stream is None else no_flow(n_slots, n, zero)
+    clock = Clock(zeros, zeros, zeros, empty, empty, places, (zero,) * n_models, jnp.zeros((), jnp.int32), zero, flow)
 
     def step(carry, xs):
         total, clock, seen = _step(*carry, *xs, constants, stay, smooth, temperature)
@@ -93,7 +95,7 @@ def _step(total: Totals, clock: Clock, row: Rows, placed, window, k: Constants, 
     x = weights(placed, n)
     y = x if k.column is None else columns(x, k.column, k.n_columns, keep)
     # of this row where it is placed
-    costs = Costs(*(choose(y, column) for column in row_costs(row, k.chiplets, smooth)))
+    costs = Costs(*(None if column is None else choose(y, column) for column in row_costs(row, k.chiplets, smooth)))
 
     # a new model starts in an empty package; a new window waits for the one before
     go_on = 1.0 - row.first
@@ -113,12 +115,13 @@ def _step(total: Totals, clock: Clock, row: Rows, placed, window, k: Constants, 
     ready = jnp.maximum(ready, from_memory * (in_read * k.memory_s_per_byte + memory_s))
     shares: tuple[list, ...] = ([], [], [])
     inputs = []  # of each: where it came from, bytes over the network, bytes spilled late, bytes given back
+    fused: list = []  # of each: where it came from, what fusion says of it
     for i in range(row.input_slot.shape[0]):
         slot, nbytes = row.input_slot[i], row.input_bytes[i]
         there = slot >= 0  # a missing input has no bytes, so its placement says nothing
-        source = _register(clock.placed, slot)
+        source = register(clock.placed, slot)
         came = weights(source, n)
-        held, done = keep(_register(clock.held, slot)), _register(clock.finish_s, slot)
+        held, done = keep(register(clock.held, slot)), register(clock.finish_s, slot)
         same = keep(agree(came, x, source, placed, dtype))
         space = _fits(arrived + nbytes, spare, room_here, smooth, temperature)
         by_network = keep(held * (1.0 - same) * space)
@@ -132,6 +135,8 @@ def _step(total: Totals, clock: Clock, row: Rows, placed, window, k: Constants, 
             held * row.input_release[i],
         )
         inputs.append((came, keep(moved), keep(late), keep(back)))
+        if clock.flow is not None:
+            fused.append((came, tuple(keep(v) for v in inputs_of(clock.flow, row.stream, i, slot, held))))
         in_read = in_read + by_memory * nbytes * refetch
         for share, value in zip(shares, (by_network, by_memory, done), strict=True):
             share.append(jnp.where(there, value, 0.0))
@@ -146,10 +151,20 @@ def _step(total: Totals, clock: Clock, row: Rows, placed, window, k: Constants, 
     load = keep(load * (1.0 - choose(x, stay.resident)))
     ready = jnp.maximum(ready, choose(x, started) + load * k.memory_s_per_byte + jnp.where(load > 0, memory_s, 0.0))
     start = keep(jnp.maximum(ready, choose(x, free)))
+    one_streamed = None
+    if clock.flow is not None:
+        one_streamed = stream_row(
+            row, costs, x, clock.flow, [each for _, each in fused], arrived, choose(x, stay.resident),
+            lambda need: _fits(need, spare, room_here, smooth, temperature), keep,
+        )  # fmt: skip
+        exec_s = one_streamed.exec_s
     finish = keep(start + exec_s)
 
     # models are timed one at a time, so nothing of another model is live here: see docs/model.md for what that leaves out
-    held = keep(_fits(arrived + row.hold_bytes, spare, room_here, smooth, temperature))
+    if one_streamed is None:
+        held = keep(_fits(arrived + row.hold_bytes, spare, room_here, smooth, temperature))
+    else:
+        held = one_streamed.held
     out = keep((row.out_bytes * (1.0 - held) + row.outside_out) * row.rate)
     after = finish + jnp.where(row.outside_out > 0, row.outside_out * k.memory_s_per_byte + memory_s, 0.0)
     in_read = keep((in_read + load) * row.rate)
@@ -167,16 +182,20 @@ def _step(total: Totals, clock: Clock, row: Rows, placed, window, k: Constants, 
         live = [plus(v, came[a], -back) for a, v in enumerate(live)]
         written = [plus(v, came[a], late) for a, v in enumerate(written)]
         traffic = [plus(v, both(came[a], x[b]), moved) for v, (a, b) in zip(traffic, pairs, strict=True)]
+    flow = None
+    if one_streamed is not None:
+        flow, live = after_row(clock.flow, clock.live, row.slot, x, one_streamed, fused)
     new_clock = Clock(
         free_s=tuple(become(f, x[d], finish) for d, f in enumerate(free)),
         started_s=tuple(become(s, x[d], start) for d, s in enumerate(started)),
         live=tuple(live),
-        finish_s=_written(clock.finish_s, row.slot, finish),
-        held=_written(clock.held, row.slot, held),
-        placed=_written(clock.placed, row.slot, placed),
+        finish_s=set_register(clock.finish_s, row.slot, finish),
+        held=set_register(clock.held, row.slot, held),
+        placed=set_register(clock.placed, row.slot, placed),
         latest_s=tuple(jnp.where(row.of_model[m] > 0, jnp.maximum(v, after), v) for m, v in enumerate(clock.latest_s)),
         window=clock.window if window is None else window,
         barrier_s=barrier,
+        flow=flow,
     )
     new_total = Totals(
         busy_s=tuple(plus(v, x[d], exec_s * row.rate) for d, v in enumerate(total.busy_s)),
@@ -195,23 +214,3 @@ def _step(total: Totals, clock: Clock, row: Rows, placed, window, k: Constants, 
 def _fits(need, spare, room, smooth, temperature):
     """`need <= spare`; smooth: relative to the whole room."""
     return fits(need - spare + room, room, temperature, smooth) if smooth else fits(need, spare)
-
-
-_FEW = 16  # registers held as scalars; more become one array with dynamic indexing
-
-
-def _registers(n: int, zero):
-    return (zero,) * n if n <= _FEW else jnp.zeros((n, *zero.shape), zero.dtype)
-
-
-def _register(values, slot):
-    """The register a row reads. The index is the same for all candidates, so selecting beats gathering while they are few."""
-    if not isinstance(values, tuple):
-        return values[jnp.maximum(slot, 0)]
-    return reduce(lambda got, s: jnp.where(slot == s, values[s], got), range(1, len(values)), values[0])
-
-
-def _written(values, slot, value):
-    if not isinstance(values, tuple):
-        return values.at[slot].set(value)
-    return tuple(jnp.where(slot == s, value, old) for s, old in enumerate(values))

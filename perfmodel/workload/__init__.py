@@ -4,6 +4,14 @@ from . import _models as models
 from ._dtypes import DTYPES as DTYPES
 from ._dtypes import Precision as Precision
 from ._dtypes import precision as precision
+from ._fusion import Coarse as Coarse
+from ._fusion import Fusion as Fusion
+from ._fusion import Intensity as Intensity
+from ._fusion import coarsen as coarsen
+from ._fusion import fuse as fuse
+from ._fusion import fusion_of as fusion_of
+from ._fusion import intensity as intensity
+from ._fusion_rules import BACKENDS as BACKENDS
 from ._graph import MIXES as MIXES
 from ._graph import GraphBuilder as GraphBuilder
 from ._graph import Workload as Workload
@@ -17,9 +25,11 @@ from ._operators import MATRIX_KINDS as MATRIX_KINDS
 from ._operators import Operators as Operators
 from ._operators import exact_macs as exact_macs
 from ._operators import operator_row as operator_row
+from ._training import training_step as training_step
 from .importers import ImportedModelWarning as ImportedModelWarning
 
 __all__ = [
-    "CLASSES", "CLASS_OF", "DTYPES", "GraphBuilder", "ImportedModelWarning", "KINDS", "MATRIX_KINDS", "MIXES", "Net",
-    "Operators", "Precision", "Tensor", "Workload", "exact_macs", "merge", "models", "operator_row", "precision",
+    "BACKENDS", "CLASSES", "CLASS_OF", "Coarse", "DTYPES", "Fusion", "GraphBuilder", "ImportedModelWarning", "Intensity", "KINDS",
+    "MATRIX_KINDS", "MIXES", "Net", "Operators", "Precision", "Tensor", "Workload", "coarsen", "exact_macs", "fuse",
+    "fusion_of", "intensity", "merge", "models", "operator_row", "precision", "training_step",
 ]  # fmt: skip

@@ -5,13 +5,15 @@ batched evaluator at odd batch sizes, and its rival in benchmarks/schedules_per_
 """
 
 import numpy as np
+from oracles.numpy_fusion import Plan, Streaming
 
 
-def evaluate_numpy(workload, system, assignment, costs, sub_batch=1.0, dtype=np.float64):
+def evaluate_numpy(workload, system, assignment, costs, sub_batch=1.0, dtype=np.float64, fusion=None):
     """Throughput, latency by model, energy per inference, period, busy seconds of `B` hard candidates.
 
     `assignment`: `B x L` integers.  `costs`: dictionary of `L x D` arrays (or `B x L x D`): exec_s, onchip_j, input_refetch,
-    weight_refetch, working_bytes.  `system.chiplets` fields may be `D` or `B x D`.
+    weight_refetch, working_bytes.  `system.chiplets` fields may be `D` or `B x D`.  `fusion`: `B x E`, hard, of one model's
+    workload (costs then also: launch_s, moving_s).
     """
     where = np.asarray(assignment).astype(np.int64)
     n_candidates, n_rows = where.shape
@@ -28,7 +30,11 @@ def evaluate_numpy(workload, system, assignment, costs, sub_batch=1.0, dtype=np.
     op = workload.operators
     weight_bytes = np.asarray(op.weight_elements * op.weight_bits / 8, dtype)
     out_bytes = np.asarray(op.out_elements * op.out_bits / 8, dtype) * b
-    hold, live_set = workload.hold_bytes * b, workload.live_bytes * b
+    hold, live_set = workload.hold_bytes * b, np.broadcast_to(workload.live_bytes * b, (n_candidates, n_rows))
+    plan = None
+    if fusion is not None:
+        plan = Plan(workload, where, fusion, b)
+        live_set = plan.live()
     last_reader = {
         int(s): int(max(t for p, t in zip(workload.source, workload.target, strict=True) if p == s))
         for s in set(workload.source)
@@ -45,7 +51,7 @@ def evaluate_numpy(workload, system, assignment, costs, sub_batch=1.0, dtype=np.
         segments = 1 + (where[:, rows[1:]] != where[:, rows[:-1]]).sum(axis=1)
         largest = np.zeros((n_candidates, n), dtype)
         for row in rows:
-            largest[every, where[:, row]] = np.maximum(largest[every, where[:, row]], live_set[row])
+            largest[every, where[:, row]] = np.maximum(largest[every, where[:, row]], live_set[:, row])
         activations += np.minimum(segments, n)[:, None] * largest
     tile = costs["working_bytes"].max(axis=-2)
     free = buffer_bytes - tile
@@ -65,6 +71,7 @@ def evaluate_numpy(workload, system, assignment, costs, sub_batch=1.0, dtype=np.
         rate = float(workload.rate[m])
         live, chip_free, last_start = (np.zeros((n_candidates, n), dtype) for _ in range(3))
         finish, held = {}, {}
+        streams = None if plan is None else Streaming(plan, n_candidates, n)
         for row in rows_of[m]:
             d = where[:, row]
             execute, refetch = cost("exec_s", row), cost("input_refetch", row)
@@ -95,14 +102,20 @@ def evaluate_numpy(workload, system, assignment, costs, sub_batch=1.0, dtype=np.
             load = weight_bytes[row] * np.where(off_chip, cost("weight_refetch", row), 1.0) * ~resident[every, d]
             ready = np.maximum(ready, last_start[every, d] + load / bw + (load > 0) * seen_latency[d])
             start = np.maximum(ready, chip_free[every, d])
+            is_output = row not in last_reader
+            if streams is None:
+                held[row] = (arrived + hold[row] <= space) if not is_output else np.ones(n_candidates, bool)
+            else:
+                execute, held[row] = streams.row(row, d, weight_bytes[row], resident, held, arrived, space, cost)
             finish[row] = start + execute
             last_start[every, d], chip_free[every, d] = start, finish[row]
-            is_output = row not in last_reader
-            held[row] = (arrived + hold[row] <= space) if not is_output else np.ones(n_candidates, bool)
-            live[every, d] += held[row] * (0.0 if is_output else hold[row])
-            for p in {int(p) for p in workload.inputs[row] if p >= 0}:
-                if last_reader[p] == row:
-                    live[every, where[:, p]] -= held[p] * hold[p]
+            if streams is None:
+                live[every, d] += held[row] * (0.0 if is_output else hold[row])
+                for p in {int(p) for p in workload.inputs[row] if p >= 0}:
+                    if last_reader[p] == row:
+                        live[every, where[:, p]] -= held[p] * hold[p]
+            else:
+                streams.after(row, d, where, live)
             out = out_bytes[row] * (1.0 if is_output else ~held[row])
             end = finish[row] + (out_bytes[row] / bw + seen_latency[d] if is_output else 0.0)
             first_result[:, m] = np.maximum(first_result[:, m], end)

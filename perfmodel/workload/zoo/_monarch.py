@@ -22,7 +22,7 @@ def monarch(name: str, *, batch: int = 64, rows: int = 128, depth: int = 256, co
     net = Net(name, batch, dtype, weight_dtype)
     x = net.linear("gemm0", net.input(batch, rows, depth), columns)
     x = net.vector("mul", "mul", x, parameters=rows * columns)
-    x = net.vector("transpose", "copy", x, shape=(batch, columns, rows))
+    x = net.vector("transpose", "copy", x, shape=(batch, columns, rows), groups=batch)
     net.linear("gemm1", x, width)
     return net.build()
 
