@@ -1,5 +1,13 @@
 """Finds good systems and schedules: relaxation, evolution, Pareto fronts."""
 
+import os
+import sys
+
+if os.path.basename(sys.argv[0]) in ("perfmodel", "cli.py"):
+    # As a command. XLA logs as errors, page after page, that programs from its cache name tuning flags which are no features of
+    # a processor; it reads this before JAX is imported.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 from ._evolve import Population as Population
 from ._explore import RELAXED_STEP_EVALUATIONS as RELAXED_STEP_EVALUATIONS
 from ._explore import Front as Front
