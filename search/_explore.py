@@ -325,11 +325,12 @@ def _padded(population: Population, size: int) -> Population:
 def check_possible(workload: Workload, space: Space) -> None:
     """Raise ValueError where no schedule whatever could be feasible: memory or every buffer too small."""
     system = _with_only(space)
-    stored, capacity = workload.weight_bytes, float(np.sum(system.memory.capacity_bytes))
+    stored, capacity = workload.stored_bytes, float(np.sum(system.memory.capacity_bytes))
     models = " + ".join(workload.model_names)
     if stored > capacity:
         raise ValueError(
-            f"{system.name}: memory.capacity is {capacity:.6g} bytes; {models} stores {stored:.6g} bytes of weights: at least that"
+            f"{system.name}: memory.capacity is {capacity:.6g} bytes; {models} stores {stored:.6g} bytes of weights, "
+            "caches and states: at least that"
         )
     table = cost_table(workload, system, by_type=not space.is_fixed)
     buffers = np.asarray((system.chiplets if space.is_fixed else system.types).buffer_bytes)

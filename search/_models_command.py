@@ -10,6 +10,8 @@ def models(arguments) -> tuple[dict, str]:
     import perfmodel as pm
 
     if arguments.name is None:
+        if arguments.system is not None or options_of(arguments):
+            raise ValueError("--system and options of models go with the name of one")
         return {"models": pm.models.names()}, "\n".join(pm.models.names())
     report = _analysed(arguments.name, options_of(arguments), arguments.system)
     return _told(arguments.name, report), _text(report)
@@ -17,6 +19,7 @@ def models(arguments) -> tuple[dict, str]:
 
 def imported(arguments) -> tuple[dict, str]:
     """The analysis of a model file: (JSON, in which `operators` is their number, text)."""
+    import perfmodel as pm
     from perfmodel.workload.importers import is_importable
 
     if not is_importable(arguments.file):
@@ -24,7 +27,9 @@ def imported(arguments) -> tuple[dict, str]:
             f"{arguments.file}: nothing to import; allowed: a .onnx or .pt2 file, a config.json or its directory"
         )
     given = options_of(arguments) | ({"bind": _bound(arguments.bind)} if arguments.bind else {})
-    report = _analysed(arguments.file, given, arguments.system)
+    # a directory that has a built-in model's name is still a directory
+    path = f"./{arguments.file}" if arguments.file in pm.models.names() else arguments.file
+    report = _analysed(path, given, arguments.system)
     told = _told(arguments.file, report)
     return told | {"operators": report.workload.n_operators, "rows": told["operators"]}, _text(report)
 
@@ -44,6 +49,8 @@ def _bound(text: str) -> dict[str, int]:
         name, equals, value = item.partition("=")
         if not (name and equals and value.isdigit()):
             raise ValueError(f"--bind has {item!r}; allowed: NAME=SIZE, separated by commas")
+        if name.strip() in sizes:
+            raise ValueError(f"--bind names {name.strip()!r} twice")
         sizes[name.strip()] = int(value)
     return sizes
 
@@ -64,6 +71,7 @@ def _told(name: str, report) -> dict:
         name=name, operators=rows, macs=report.macs, parameters=report.parameters, weight_bytes=report.weight_bytes,
         peak_activation_bytes=report.peak_activation_bytes, peak_activation_at=report.peak_at,
         kv_bytes_per_token=sum(report.kv_bytes_per_token.values()), kv_cache_bytes=report.kv_cache_bytes,
+        state_bytes=float(w.state_bytes.sum()),
         intensity_ops_per_byte=report.intensity, best_intensity_ops_per_byte=report.best_intensity,
         moved_bytes=report.moved_bytes, least_bytes=report.least_bytes, bytes_by_bits=by_bits,
         classes=[asdict(share) for share in report.classes], fusion={name: asdict(f) for name, f in report.fused.items()},

@@ -33,6 +33,8 @@ def options_of(arguments) -> dict:
         name, equals, value = item.partition("=")
         if not (name and equals and value):
             raise ValueError(f"--option is {item!r}; allowed: NAME=VALUE")
+        if name.replace("-", "_") in given:
+            raise ValueError(f"--option {item} says {name} a second time")
         given[name.replace("-", "_")] = _parsed(value)
     return given
 

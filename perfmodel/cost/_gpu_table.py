@@ -206,9 +206,11 @@ def _batched_gemm_s(gpu: Gpu, size: _Products, attention, kind: str, constants: 
 def _vector_s(op: Operators, gpu: Gpu, constants: ElementwiseParameters) -> Float[Array, ""]:
     which = jnp.asarray(_KERNEL)[op.kind]
     mine = jax.tree.map(lambda x: jnp.asarray(x)[which], constants)
-    moves = (op.in_elements + op.out_elements) / (2.0 * op.out_elements)  # relative to one read and one written
+    in_bits, out_bits = jnp.maximum(op.in_bits, 16), jnp.maximum(op.out_bits, 16)
+    # relative to one element read and one written, both as wide as the result
+    moves = (op.in_elements * in_bits / out_bits + op.out_elements) / (2.0 * op.out_elements)
     width = jnp.where(which < _BY_ROW, jnp.asarray(op.k) * 1.0, _FLAT_ROW)
-    element_bytes = jnp.maximum(op.out_bits, 16) / 8
+    element_bytes = out_bits / 8
     # "gelu": reads one element, writes one
     return elementwise_s(mine, gpu, op.out_elements / width, width * moves, kind="gelu", element_bytes=element_bytes)
 

@@ -9,7 +9,7 @@ from ..cost import cost_table, supported
 from ..hardware import DATAFLOWS, System
 from ..workload import BACKENDS, CLASS_OF, CLASSES, KINDS, Workload, exact_macs, fuse, intensity
 
-BOUNDS = ("compute", "buffer", "memory", "launch")
+BOUNDS = ("compute", "buffer", "memory", "launch", "overhead")
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,10 @@ class SystemView:
     """Every operator alone on the chiplet type that runs it fastest, operands from and results to memory, nothing fused.
 
     - `time_s`: `[L]` the larger of time on the chiplet and in memory (a GPU's kernels hold both).  `on`: that type.
-    - `bound`: `compute`, `buffer` (bytes between buffer and array), `memory`, or `launch` (fill, drain, launch) of each.
+    - `bound`: `compute`, `buffer` (bytes between buffer and array), `memory`, `launch` (fill, drain, launch), or of a GPU's kernel
+      `overhead`: what it takes beyond both of its roofs (launch, latency, waves, efficiency below peak).
     - `balance`: operations a byte at which the fastest type's array is as busy as memory.
-    - `needed_bytes, capacity_bytes`: weights, KV cache and most live activations against all of memory.
+    - `needed_bytes, capacity_bytes`: weights, KV cache, states and most live activations against all of memory.
     - `unsupported`: kinds that no chiplet type of the system runs, with the names of the operators.
     """
 
@@ -105,7 +106,8 @@ def workload_report(workload: Workload, system: System | None = None) -> Workloa
         + float(workload.outside_in_bytes.sum())
         + float(workload.outside_out_bytes.sum())
     )
-    operations = 2 * sum(macs) + float(lanes.sum())
+    movement = np.isin(which, "embedding, movement")
+    operations = 2 * sum(macs) + float(lanes[~movement].sum())
     peak = int(np.argmax(workload.live_bytes))
     tokens = dict(zip(workload.model_names, map(float, workload.kv_bytes_per_token), strict=True))
     return WorkloadReport(
@@ -125,12 +127,16 @@ def _fused(workload: Workload, backend: str) -> FusedShare:
 
 
 def operator_bytes(workload: Workload) -> np.ndarray:
-    """`[L]` bytes of each operator's operands and results, each once, wherever they lie."""
+    """`[L]` bytes of each operator's operands, results, and what it writes to caches and states, each once, wherever they lie."""
     op = workload.operators
     parts = ((op.in_elements, op.in_bits), (op.weight_elements, op.weight_bits), (op.out_elements, op.out_bits))
     kept = np.asarray([KINDS[k] == "embedding" for k in op.kind])  # reads its table: `outside_in_bytes`, not weights
     total = sum((np.asarray(n, np.float64) * np.asarray(bits, np.float64) / 8 for n, bits in parts), np.zeros(len(op)))
-    return np.where(kept, workload.outside_in_bytes + op.out_elements * op.out_bits / 8, total)
+    results = np.asarray(op.out_elements * op.out_bits / 8)
+    sink = np.ones(len(op), bool)
+    sink[workload.source] = False
+    besides = workload.outside_out_bytes - np.where(sink, results, 0.0)  # written to caches and states
+    return np.where(kept, workload.outside_in_bytes + results, total) + besides
 
 
 def _by_bits(bits, elements) -> dict[float, float]:
@@ -156,12 +162,16 @@ def _on(workload: Workload, system: System, moved: np.ndarray) -> SystemView:
     best = np.argmin(time, axis=1)
     rows = np.arange(len(op))
     # what a GPU's kernel takes beyond both of its roofs is overhead
-    roofs = np.asarray(op.macs, np.float64)[:, None] * 2.0 / peak
+    eight = (np.asarray(op.in_bits) <= 8) & (np.asarray(op.is_matrix) > 0) & ~np.asarray(op.is_attention)
+    faster = 1.0
+    if system.gpus is not None:  # rate of 8-bit kernels over that of 16-bit ones
+        faster = np.asarray(system.gpus.peak_8bit_ops_per_s, np.float64) / np.asarray(system.gpus.peak_16bit_ops_per_s)
+    roofs = np.asarray(op.macs, np.float64)[:, None] * 2.0 / (peak * np.where(eight[:, None] & is_gpu, faster, 1.0))
     parts = np.stack([
         np.where(is_gpu, roofs, compute), np.where(is_gpu, 0.0, buffer), memory,
-        np.where(is_gpu, compute - np.maximum(roofs, memory), launch),
+        np.where(is_gpu, 0.0, launch), np.where(is_gpu, compute - np.maximum(roofs, memory), 0.0),
     ])[:, rows, best]  # fmt: skip
-    needed = workload.weight_bytes + workload.kv_cache_bytes + float(workload.live_bytes.max())
+    needed = workload.stored_bytes + float(workload.live_bytes.max())
     return SystemView(
         system=system.name, time_s=time[rows, best], on=[system.type_names[k] for k in best],
         bound=[BOUNDS[i] for i in np.argmax(parts, axis=0)], balance=float(peak.max()) / bandwidth, needed_bytes=needed,

@@ -32,6 +32,8 @@ def workload_text(report: WorkloadReport) -> str:
             "KV cache",
             f"{_binary(nbytes)} a token{of}, {_size(nbytes * tokens)} for {tokens:,.0f} tokens after this pass",
         )
+    if w.state_bytes.sum():
+        line("states", f"{_size(float(w.state_bytes.sum()))} kept from pass to pass (recurrent, or an optimizer's)")
     line("arithmetic intensity", f"{report.intensity:.4g} operations a byte if every operator goes through memory "
          f"({_size(report.moved_bytes)}), {report.best_intensity:.4g} if none does ({_size(report.least_bytes)})")  # fmt: skip
     timed = report.on is not None
@@ -69,7 +71,8 @@ def _system_lines(report: WorkloadReport, seen: SystemView) -> list[str]:
             lines.append(f"bound by {name:13}{mine.sum():6,} operators, {share:6.1%} of the time")
     fits = "fits" if seen.needed_bytes <= seen.capacity_bytes else "DOES NOT FIT"
     lines.append(
-        f"{'memory':22}{_size(seen.needed_bytes)} of weights, cache and live activations; {_size(seen.capacity_bytes)} there: {fits}"
+        f"{'memory':22}{_size(seen.needed_bytes)} of weights, caches, states and live activations; "
+        f"{_size(seen.capacity_bytes)} there: {fits}"
     )
     for kind, names in seen.unsupported.items():
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
@@ -85,12 +88,13 @@ def operators_table(report: WorkloadReport) -> str:
         [np.asarray(getattr(op, n)) for n in ("kind", "groups", "batch", "k", "c", "p", "q", "r", "s")], axis=1
     )
     found: dict[tuple, list[int]] = {}
+    bounds = report.on.bound if report.on is not None else None
     for i, name in enumerate(w.names):
-        key = (_NUMBER.sub("*", name), *sizes[i].tolist(), float(op.in_bits[i]), float(op.weight_bits[i]))
+        key = (_NUMBER.sub("*", name), *sizes[i].tolist(), float(op.in_bits[i]), float(op.weight_bits[i]),
+               float(op.parameters[i]), float(moved[i]), None if bounds is None else bounds[i])  # fmt: skip
         found.setdefault(key, []).append(i)
     names = {key: key[0] if len(rows) > 1 else w.names[rows[0]] for key, rows in found.items()}
     wide = min(max(len(n) for n in names.values()) + 2, 60)
-    bounds = report.on.bound if report.on is not None else None
     head = f"{'operator':{wide}}{'times':>6}  {'kind':16}{'size':34}{'MACs':>16}{'parameters':>14}{'bytes':>11}"
     lines = [head + ("  bound" if bounds is not None else "")]
     for key, rows in found.items():

@@ -77,7 +77,8 @@ def evaluate_one(workload, system, schedule, table, smooth, temperature, unroll=
 def _violations(workload, system, excess_bytes, order, dtype) -> jax.Array:
     """Amounts, in the order of `VIOLATIONS`."""
     op = workload.operators
-    stored = jnp.sum(jnp.asarray(op.parameters * op.weight_bits / 8, dtype))
+    kept = workload.kv_bytes_per_token * workload.kv_tokens + workload.state_bytes
+    stored = jnp.sum(jnp.asarray(op.parameters * op.weight_bits / 8, dtype)) + jnp.sum(jnp.asarray(kept, dtype))
     capacity = jnp.asarray(system.memory.capacity_bytes, dtype)[0]
     against = jnp.zeros((), dtype)
     if order is not None:

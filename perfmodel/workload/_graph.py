@@ -25,7 +25,8 @@ class Workload(eqx.Module):
     - `model`: model of each row.  `rate`: passes of each model in a round (its weight in the mix).
     - `batch`: inferences in one pass of each model.
     - `kv_bytes_per_token, kv_tokens`: of each model the bytes that a token leaves in the KV cache, and how many tokens (of
-      all sequences of the batch) are in it after a pass; 0 where there is none. The traffic is in the rows.
+      all sequences of the batch) are in it after a pass; 0 where there is none.  `state_bytes`: what else stays in memory from
+      pass to pass (recurrent states, an optimizer's moments). The traffic of all of them is in the rows.
     - `outside_in_bytes, outside_out_bytes`: model inputs read from and model outputs written to memory, per row.
     - `hold_bytes`: buffer bytes that the output occupies from its production to its last use; two tiles (one head each)
       where producer and only consumer walk the same groups one after the other, else the whole tensor.
@@ -44,6 +45,7 @@ class Workload(eqx.Module):
     batch: Float[Array, "M"]
     kv_bytes_per_token: Float[Array, "M"]
     kv_tokens: Float[Array, "M"]
+    state_bytes: Float[Array, "M"]
     outside_in_bytes: Float[Array, "L"]
     outside_out_bytes: Float[Array, "L"]
     hold_bytes: Float[Array, "L"]
@@ -87,16 +89,22 @@ class Workload(eqx.Module):
         """Bytes of the KV caches of all models after a pass."""
         return float(np.sum(self.kv_bytes_per_token * self.kv_tokens))
 
+    @property
+    def stored_bytes(self) -> float:
+        """Bytes that stay in memory from pass to pass: weights, KV caches, states."""
+        return self.weight_bytes + self.kv_cache_bytes + float(np.sum(self.state_bytes))
+
 
 class GraphBuilder:
     """Collects operators in execution order and becomes a `Workload`; used by the zoo and by every importer.
 
-    `kv_bytes_per_token`, `kv_tokens`: the KV cache, see `Workload`; set by whoever builds a model that has one.
+    `kv_bytes_per_token`, `kv_tokens`, `state_bytes`: KV cache and states, see `Workload`; set by whoever builds a model that
+    has them.
     """
 
     def __init__(self, model_name: str, batch: int = 1):
         self.model_name, self.batch = model_name, batch
-        self.kv_bytes_per_token, self.kv_tokens = 0.0, 0.0
+        self.kv_bytes_per_token, self.kv_tokens, self.state_bytes = 0.0, 0.0, 0.0
         self.names: list[str] = []
         self.rows: list[dict] = []
         self.edges: list[tuple[int, int, float]] = []
@@ -148,7 +156,8 @@ class GraphBuilder:
         }
         return assemble(
             stack_operators(self.rows), self.edges, np.zeros(len(self.rows), np.int32), *outside.values(),
-            np.ones(1), np.asarray([float(self.batch)]), np.asarray([[self.kv_bytes_per_token], [self.kv_tokens]], np.float64),
+            np.ones(1), np.asarray([float(self.batch)]),
+            np.asarray([[self.kv_bytes_per_token], [self.kv_tokens], [self.state_bytes]], np.float64),
             tuple(self.names), (self.model_name,), "equal-inferences",
         )  # fmt: skip
 
@@ -185,7 +194,7 @@ def merge(workloads: Sequence[Workload], mix: str = "equal-work") -> Workload:
         Operators(**columns), edges, np.concatenate(models).astype(np.int32),
         np.concatenate([w.outside_in_bytes for w in workloads]), np.concatenate([_forced_out(w) for w in workloads]),
         rate, np.concatenate([w.batch for w in workloads]),
-        np.concatenate([np.stack([w.kv_bytes_per_token, w.kv_tokens]) for w in workloads], axis=1),
+        np.concatenate([np.stack([w.kv_bytes_per_token, w.kv_tokens, w.state_bytes]) for w in workloads], axis=1),
         tuple(names), model_names, mix,
     )  # fmt: skip
 
@@ -207,7 +216,7 @@ def assemble(
 ) -> Workload:  # fmt: skip
     """Derive the walk (predecessors, last uses, slots) and check that rows stand in execution order.
 
-    `forced_out`: bytes each row writes to memory whoever reads its result; `kv`: per token and tokens, `2 x M`.
+    `forced_out`: bytes each row writes to memory whoever reads its result; `kv`: cache per token, tokens, states, `3 x M`.
     """
     n = len(names)
     readers: list[list[int]] = [[] for _ in range(n)]
@@ -244,6 +253,7 @@ def assemble(
         batch=np.asarray(batch, np.float64),
         kv_bytes_per_token=np.asarray(kv[0], np.float64),
         kv_tokens=np.asarray(kv[1], np.float64),
+        state_bytes=np.asarray(kv[2], np.float64),
         outside_in_bytes=np.asarray(outside_in, np.float64),
         outside_out_bytes=np.where(sink, out_bytes, 0.0) + forced_out,
         hold_bytes=hold,

@@ -7,10 +7,12 @@ from pathlib import Path
 from .._names import unknown_name
 from ._file import load_workload_file
 from ._graph import Workload
+from ._training import training_step
 from .importers import import_file, importer_of, is_importable
 from .zoo import BUILDERS
 
 _FILES = (".yaml", ".yml", ".json")
+_PHASE = "phase"
 
 
 def names() -> list[str]:
@@ -28,6 +30,11 @@ def options(name: str) -> dict[str, object]:
 def known_options(name: str) -> dict[str, object]:
     """Options that `load(name, ...)` takes, and their defaults: of a built-in model or of an importer; a workload file none.
     Raises ValueError for an unknown name."""
+    own = _own_options(name)
+    return own and {_PHASE: "prefill"} | own  # what knows no phases can still be trained
+
+
+def _own_options(name: str) -> dict[str, object]:
     if name not in BUILDERS and is_importable(name):
         return _keywords(importer_of(name))
     return {} if Path(name).suffix in _FILES else options(name)
@@ -43,7 +50,8 @@ def load(name: str, **chosen) -> Workload:
     `config.json` of Hugging Face.
 
     **Arguments:** `name`; options of the builder (`options(name)`) or of the importer: `batch` and `dtype` for all;
-    `weight_dtype`; language models `phase` (prefill, decode, train), `seq_len` (tokens that pass), `context` (tokens in the KV
+    `weight_dtype`; `phase` (prefill, train; language models also decode); language models `seq_len` (tokens that pass),
+    `context` (tokens in the KV
     cache before), `kv_dtype`; vision models `image` (pixels a side).
 
     Raises ValueError for an unknown name (listing near ones), an unknown option, or a value that is not allowed.
@@ -54,6 +62,12 @@ def load(name: str, **chosen) -> Workload:
             raise ValueError(f"{name}: a workload file takes no options; got {', '.join(chosen)}")
         if option not in known:
             raise unknown_name(f"{name}: option", option, known)
+    if _PHASE in chosen and _PHASE not in _own_options(name):
+        phase = chosen.pop(_PHASE)
+        if phase not in ("prefill", "train"):
+            raise unknown_name(f"{name}: phase", phase, ("prefill", "train"))
+        made = load(name, **chosen)
+        return training_step(made) if phase == "train" else made
     if name not in BUILDERS:
         return import_file(name, **chosen) if is_importable(name) else load_workload_file(name)
     for option, value in chosen.items():

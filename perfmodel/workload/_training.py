@@ -71,6 +71,7 @@ class _Step:
         w = workload
         self.net = net = GraphBuilder(w.model_names[0], int(w.batch[0]))
         net.kv_bytes_per_token, net.kv_tokens = float(w.kv_bytes_per_token[0]), float(w.kv_tokens[0])
+        net.state_bytes = float(w.state_bytes[0])
         self.names, self.forward = w.names, _rows(w.operators)
         self.feeds: list[Edges] = [[] for _ in self.forward]
         self.outside = w.outside_in_bytes.tolist()
@@ -246,6 +247,7 @@ class _Step:
             out_bits=bits,
         )  # fmt: skip
         kept = state if bits < 8 * _STATE_BYTES else state - 1  # an fp32 weight is its own master copy
+        self.net.state_bytes += n * kept * _STATE_BYTES
         self.net.add(
             f"{self.names[i]}.update", row, self.of_weights[i], n * state * _STATE_BYTES, n * kept * _STATE_BYTES
         )

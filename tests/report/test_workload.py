@@ -84,9 +84,9 @@ def test_a_kind_that_does_not_exist(tiny, tmp_path):
         workload_report(tiny, pm.systems.load(str(path)))
 
 
-def test_a_gpu_is_bound_by_its_roofs_or_launches():
+def test_a_gpu_is_bound_by_its_roofs_or_overhead():
     seen = workload_report(pm.models.load("gpt2", seq_len=1024, batch=8, dtype="bf16"), pm.systems.load("a100-80gb")).on
-    assert set(seen.bound) <= {"compute", "memory", "launch"} and "compute" in seen.bound and "memory" in seen.bound
+    assert set(seen.bound) <= {"compute", "memory", "overhead"} and "compute" in seen.bound and "memory" in seen.bound
 
 
 def test_text(tiny, small):
@@ -97,3 +97,35 @@ def test_text(tiny, small):
     table = operators_table(workload_report(pm.models.load("gpt2", seq_len=16)))
     assert "h*.mlp.gelu" in table and len(table.splitlines()) < 20  # twelve blocks are one
     assert not [line for line in said.splitlines() if line != line.rstrip()]
+
+
+@pytest.mark.parametrize("name, options", [("mamba-130m", {"phase": "decode", "batch": 8}), ("gpt2", {"phase": "train", "seq_len": 8}),
+                                           ("dlrm-kaggle", {}), ("llama-2-7b", {"seq_len": 16})])  # fmt: skip
+def test_nothing_fused_is_every_operator_through_memory(name, options):
+    report = workload_report(pm.models.load(name, **options))
+    assert report.fused["none"].bytes == pytest.approx(report.moved_bytes, rel=1e-5)  # precision differs at a few edges
+    assert report.fused["none"].intensity == pytest.approx(report.intensity, rel=1e-5)
+
+
+def test_states_and_caches_need_memory():
+    """Adam keeps an fp32 copy and two moments of every 16-bit parameter: 12 bytes. Mamba keeps 16 + 3 numbers a channel and layer."""
+    a100 = pm.systems.load("a100-80gb")
+    train = pm.models.load("llama-2-7b", phase="train", seq_len=16)
+    assert train.state_bytes.tolist() == [12.0 * train.parameters] and train.stored_bytes == 14.0 * train.parameters
+    assert workload_report(train, a100).on.needed_bytes > 80e9
+    mamba = pm.models.load("mamba-130m", phase="decode", batch=3)
+    assert mamba.state_bytes.tolist() == [3 * 24 * 1536 * (16 + 3) * 2.0]
+    wide = pm.models.load("llama-2-7b", phase="decode", batch=256, context=4000)
+    assert not bool(pm.evaluate(wide, a100, pm.Schedule.on_chiplet(wide, 0)).feasible)
+    both = pm.merge([mamba, train])
+    assert both.state_bytes.tolist() == [mamba.state_bytes[0], train.state_bytes[0]]
+
+
+def test_what_a_catalogue_chip_cannot_run():
+    seen = workload_report(pm.models.load("gpt2", seq_len=8), pm.systems.load("gemmini")).on
+    assert set(seen.unsupported) == {"embedding", "layer_norm", "softmax", "gelu"}
+
+
+def test_rows_alike_but_for_parameters_are_not_one_line():
+    table = operators_table(workload_report(pm.models.load("dlrm-kaggle")))
+    assert len([line for line in table.splitlines() if " embedding " in line]) > 5

@@ -43,7 +43,28 @@ def test_options_go_to_the_models_that_know_them(capsys):
     assert set(both["models"]) == {"gpt2", "resnet50"}
 
 
+def test_any_model_can_be_trained(capsys):
+    forward, step = (
+        answer(capsys, "models", "resnet18", "--option", "image=32", "--phase", phase) for phase in ("prefill", "train")
+    )
+    assert (
+        step["macs"] == 3 * forward["macs"] - forward["operators"][0]["macs"]
+        and step["parameters"] == forward["parameters"]
+    )
+
+
+def test_a_directory_with_a_built_in_name_is_a_directory(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gpt2").mkdir()
+    assert main(["import", "gpt2"]) == 2
+    assert "config.json" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("argv, said", [
+    (["models", "--system", "mcm-2x2"], "--system and options of models go with the name of one"),
+    (["models", "resnet50", "--phase", "decode"], "resnet50: phase is 'decode': allowed: prefill, train"),
+    (["models", "gpt2", "--batch", "2", "--option", "batch=3"], "--option batch=3 says batch a second time"),
+    (["import", "x.onnx", "--bind", "n=1,n=2"], "--bind names 'n' twice"),
     (["models", "resnet50", "--seq-len", "8"], "resnet50: option is 'seq_len': allowed: batch"),
     (["models", "gpt2", "--option", "lm_head"], "--option is 'lm_head'; allowed: NAME=VALUE"),
     (["models", "gpt2", "--option", "lm_head=3"], "gpt2: lm_head is 3; allowed: True or False"),

@@ -90,6 +90,7 @@ def _convolved(net: Net, label: str, spec: Mamba, u: Tensor, run: Pass) -> Tenso
         in_bits=(u.elements * bits + before * run.kv_bits) / (u.elements + before),
     )  # fmt: skip
     if run.cached:
+        net.state_bytes += past * run.kv_bits / 8
         leave_in_memory(net, u, past * run.kv_bits / 8)
     return net.layer(label, row, (u,), u.shape, outside_bytes=before * run.kv_bits / 8)
 
@@ -109,6 +110,7 @@ def _scanned(net: Net, label: str, spec: Mamba, inputs: tuple[Tensor, ...], run:
         in_bits=(reads * bits + before * run.kv_bits) / (reads + before),
     )  # fmt: skip
     state = run.kv_bits / 8
+    net.state_bytes += states * state * run.cached
     return net.layer(
         label, row, inputs, inputs[0].shape, outside_bytes=before * state, outside_out_bytes=states * state * run.cached
     )

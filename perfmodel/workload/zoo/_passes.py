@@ -62,7 +62,7 @@ def pass_of(name: str, *, phase: str = "prefill", batch: int = 1, seq_len: int |
         raise unknown_name(f"{name}: absorb", absorb, ("decode", "always", "never"))
     return Pass(
         phase, _least(name, "batch", batch, 1), tokens, past, (cached or decode) and not training,
-        dense_precision(kv_dtype or dtype, "kv_dtype").bits, all_logits or training, float(imbalance),
+        dense_precision(kv_dtype or dtype, "kv_dtype" if kv_dtype else "dtype").bits, all_logits or training, float(imbalance),
         absorb == "always" or (absorb == "decode" and decode),
     )  # fmt: skip
 
