@@ -130,6 +130,24 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("kind", metavar="KIND", help="gpu-kernels")
     made.add_argument("file", metavar="FILE")
     made.add_argument("--out", required=True, metavar="PARAMETERS", help="parameter file to write (JSON)")
+    made = command("place", _place, "place operators on unlike devices for least latency, by any published method")
+    made.add_argument("--instance", metavar="FILE", help="JSON: devices, device_memory_bytes, tasks, edges")
+    made.add_argument("--workload", metavar="NAMES", help="instead: models or workload files, comma-separated, ...")
+    made.add_argument(
+        "--cluster", default="", metavar="NAME|FILE", help="... on unlike devices (a100-l40s, mixed-4, or a file)"
+    )
+    made.add_argument("--system", default="", metavar="NAME|FILE", help="... or on the chiplets of a package")
+    made.add_argument("--fusion", default="", metavar="BACKEND", help="fuse first: xla-like, tensorrt-like or dataflow")
+    made.add_argument("--method", default="search", metavar="NAME",
+                      help="milp, m-topo, m-etf, m-sct, getf, heft, best-device, placeto or search")  # fmt: skip
+    made.add_argument("--time-limit", type=float, metavar="S", help="seconds for milp and search (default: theirs)")
+    made.add_argument(
+        "--comm-scale", type=float, default=1.0, metavar="X", help="every transfer takes so many times as long"
+    )
+    made.add_argument("--congestion", action="store_true", help="one transfer out of and into a device at a time")
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--out", metavar="DIR", help="where to write placement.json and placement.png, a Gantt chart")
+    add_option_flags(made)
     made = command("plot", _plot, "redraw every picture of a run")
     made.add_argument("directory", metavar="DIR")
     return parser
@@ -219,6 +237,13 @@ def _calibrate(arguments) -> None:
     from ._calibrate_command import calibrated, calibrated_text
 
     show.output(calibrated(arguments.kind, arguments.file, arguments.out), arguments.json, calibrated_text)
+
+
+def _place(arguments) -> None:
+    from ._place_command import placed
+
+    answer, text = placed(arguments)
+    show.output(answer, arguments.json, lambda _: text)
 
 
 def _plot(arguments) -> None:
