@@ -136,7 +136,8 @@ def as_gpu(gpu: Gpu, chip: Chiplets, memory: MemoryTiers) -> Gpu:
         lambda g: (g.peak_16bit_ops_per_s, g.peak_8bit_ops_per_s, g.dram_bytes_per_s, g.l2_bytes, g.l2_bytes_per_cycle,
                    g.multiprocessors, g.clock_hz),
         gpu,
-        (peak, peak * gpu.peak_8bit_ops_per_s / gpu.peak_16bit_ops_per_s, jnp.asarray(memory.bytes_per_s)[0], chip.buffer_bytes,
+        (peak, peak * gpu.peak_8bit_ops_per_s / gpu.peak_16bit_ops_per_s, jnp.asarray(memory.bytes_per_s * memory.share)[0],
+         chip.buffer_bytes,
          chip.buffer_bytes_per_s / chip.clock_hz, chip.rows, chip.clock_hz),
     )  # fmt: skip
 

@@ -21,6 +21,7 @@ from ._hierarchy import hierarchy as hierarchy
 from ._memory import MemoryTiers as MemoryTiers
 from ._package import Package as Package
 from ._package import mesh as mesh
+from ._package import switch as switch
 from ._system import System as System
 from ._technology import NODES as NODES
 from ._technology import PACKAGINGS as PACKAGINGS
@@ -35,5 +36,6 @@ from ._technology import technology as technology
 __all__ = [
     "ARRAY_DIMS", "DATAFLOWS", "DIRECTIONS", "LEVELS", "NODES", "OPERANDS", "PACKAGINGS", "RETICLE_MM2", "TECHNOLOGIES",
     "YIELD_MODELS", "Chiplets", "Gpu", "Hierarchy", "Memory", "MemoryTiers", "Package", "Packaging", "Port", "System", "Technology",
-    "energies", "gemmini", "gpu", "gpu_names", "hierarchy", "mesh", "packaging", "stack_chiplets", "stack_gpus", "systems", "technology",
+    "energies", "gemmini", "gpu", "gpu_names", "hierarchy", "mesh", "packaging", "stack_chiplets", "stack_gpus", "switch", "systems",
+    "technology",
 ]  # fmt: skip

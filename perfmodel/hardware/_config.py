@@ -12,12 +12,13 @@ from . import _silicon_config as silicon
 from ._chiplet import DATAFLOWS, stack_chiplets
 from ._gpu import gpu_names, stack_gpus
 from ._memory import MemoryTiers
-from ._package import mesh
+from ._package import TOPOLOGIES, mesh, switch
 from ._quantity import quantity
 from ._system import System
 from ._technology import Technology
 
 Amount = float | str
+ATTACHMENTS = ("package", "chiplet")  # numbers of a tier are the whole package's, or each chiplet's
 
 
 class _Type(msgspec.Struct, forbid_unknown_fields=True):
@@ -59,6 +60,9 @@ class _Package(msgspec.Struct, forbid_unknown_fields=True):
     phy_area: Amount | None = None  # per bandwidth; default: the link kind's, or 0
     io_dies: int = 0
     io_die_area: Amount = 0.0
+    topology: str = TOPOLOGIES[0]
+    outside: Amount | None = None  # bandwidth of each chiplet to other packages; default: none
+    outside_latency: Amount = 0.0
 
 
 class _Tier(msgspec.Struct, forbid_unknown_fields=True):
@@ -70,6 +74,10 @@ class _Tier(msgspec.Struct, forbid_unknown_fields=True):
     static_power: Amount = 0.0
     price: Amount | None = None  # default: the kind's, or 0
     kind: str | None = None
+    write_bandwidth: Amount | None = None  # default: bandwidth
+    copy_bandwidth: Amount | None = None  # to and from the tier before; default: what both give
+    attachment: str = ATTACHMENTS[0]
+    compute: Amount = 0.0  # operations per second inside the memory
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -132,8 +140,8 @@ def _system(where: str, file: _File) -> System:
         raise ValueError(f"{where}: no chiplet has memory: true; at least one must reach memory")
     if len(file.chiplets) > 1 and file.package is None:
         raise ValueError(f"{where}: package is missing; {len(file.chiplets)} chiplets need a network")
-    if len(file.memory) != 1:
-        raise ValueError(f"{where}: memory has {len(file.memory)} tiers; allowed: exactly 1")
+    if not file.memory:
+        raise ValueError(f"{where}: memory is empty; at least one tier is needed")
     link = _network(where, file.package, len(file.chiplets), process)
     kind = np.asarray([type_names.index(c.type) for c in file.chiplets], np.int32)
     names = tuple(c.name for c in file.chiplets)
@@ -144,15 +152,19 @@ def _system(where: str, file: _File) -> System:
         hop_s=quantity(link.hop_latency, "s", f"{at}.hop_latency", zero=True),
         hop_j_per_byte=quantity(link.hop_energy, "j_per_byte", f"{at}.hop_energy", zero=True),
     )
+    network["outside_bytes_per_s"] = (
+        0.0 if link.outside is None else quantity(link.outside, "bytes_per_s", f"{at}.outside")
+    )
+    network["outside_s"] = quantity(link.outside_latency, "s", f"{at}.outside_latency", zero=True)
     try:
-        package = mesh([c.position for c in file.chiplets], attached, names, **network)
+        package = _connected(at, link.topology, [c.position for c in file.chiplets], attached, names, network)
     except ValueError as error:  # a hole in the mesh
         raise ValueError(f"{where}: {error}") from None
     gpus = [t.gpu or "" for t in file.types.values()]
     some_gpu = next(filter(None, gpus), None)
     return System(
         chiplets=types.pick(kind),
-        memory=_tiers(where, file.memory),
+        memory=_tiers(where, file.memory, len(file.chiplets)),
         package=package,
         technology=process,
         types=types,
@@ -167,15 +179,28 @@ def _system(where: str, file: _File) -> System:
     )  # fmt: skip
 
 
+def _connected(where: str, topology: str, positions, attached, names, network: dict):
+    if topology not in TOPOLOGIES:
+        raise unknown_name(f"{where}.topology", topology, TOPOLOGIES)
+    if topology == "mesh":
+        return mesh(positions, attached, names, **network)
+    if len(attached) < len(positions):
+        raise ValueError("package: topology switch needs memory: true at every chiplet")
+    return switch(positions, **{name: value for name, value in network.items() if name != "link_bytes_per_s"})
+
+
 def _network(where: str, package: _Package | None, n_chiplets: int, process: Technology) -> _Package:
     """The package with everything that a network needs; of one chiplet alone, anything: it is never used."""
     if n_chiplets == 1:
-        return _Package(link=1e9, port=1e9, hop_latency=0.0, hop_energy=0.0)
+        alone = dict(link=1e9, port=1e9, hop_latency=0.0, hop_energy=0.0, topology="mesh")
+        return msgspec.structs.replace(package or _Package(), **alone)
     assert package is not None
     energy = package.hop_energy
     if energy is None and package.link_kind is not None:
         energy = silicon.link_j_per_byte(package.link_kind, process)
     full = msgspec.structs.replace(package, hop_energy=energy)
+    if full.topology == "switch" and full.link is None:
+        full = msgspec.structs.replace(full, link=full.port)
     for field in ("link", "port", "hop_latency", "hop_energy"):
         if getattr(full, field) is None:
             or_kind = " (or a link_kind)" if field == "hop_energy" else ""
@@ -213,20 +238,36 @@ def _chiplet_type(where: str, t: _Type, process: Technology) -> dict:
     )
 
 
-def _tiers(where: str, tiers: list[_Tier]) -> MemoryTiers:
+def _tiers(where: str, tiers: list[_Tier], chiplets: int) -> MemoryTiers:
     tiers = [silicon.memory_defaults(f"{where}: memory[{i}]", t) for i, t in enumerate(tiers)]
+    for i, t in enumerate(tiers):
+        if t.attachment not in ATTACHMENTS:
+            raise unknown_name(f"{where}: memory[{i}].attachment", t.attachment, ATTACHMENTS)
+        if t.name in [other.name for other in tiers[:i]]:
+            raise ValueError(f"{where}: memory[{i}].name is {t.name!r}; already taken")
+    times = np.asarray([chiplets if t.attachment == "chiplet" else 1 for t in tiers], np.float64)
 
-    def column(field: str, dimension: str, zero: bool = False):
+    def column(field: str, dimension: str, zero: bool = False, default=None):
         at = [f"{where}: memory[{i}].{field}" for i in range(len(tiers))]
-        values = [quantity(getattr(t, field), dimension, a, zero=zero) for t, a in zip(tiers, at, strict=True)]
-        return np.asarray(values, np.float64)
+        said = [getattr(t, field) for t in tiers]
+        return np.asarray([
+            default[i] if said[i] is None else quantity(said[i], dimension, at[i], zero=zero) * times[i]
+            for i in range(len(tiers))
+        ], np.float64)  # fmt: skip
 
+    read = column("bandwidth", "bytes_per_s")
+    write = column("write_bandwidth", "bytes_per_s", default=read)
+    copied = [read[0], *(min(read[i], write[i - 1]) for i in range(1, len(tiers)))]
     return MemoryTiers(
         capacity_bytes=column("capacity", "bytes"),
-        bytes_per_s=column("bandwidth", "bytes_per_s"),
-        latency_s=column("latency", "s", zero=True),
-        j_per_byte=column("energy", "j_per_byte", zero=True),
+        bytes_per_s=read,
+        latency_s=column("latency", "s", zero=True) / times,
+        j_per_byte=column("energy", "j_per_byte", zero=True) / times,
         static_w=column("static_power", "w", zero=True),
         usd=column("price", "usd", zero=True),
+        write_bytes_per_s=write,
+        copy_bytes_per_s=column("copy_bandwidth", "bytes_per_s", default=copied),
+        share=1.0 / times,
+        ops_per_s=column("compute", "ops_per_s", zero=True),
         names=tuple(t.name for t in tiers),
     )

@@ -1,4 +1,4 @@
-"""The package: where chiplets sit, which links a transfer crosses, where memory is attached."""
+"""The package: where chiplets sit, which links a transfer crosses, where memory is attached; and the way out of it."""
 
 import equinox as eqx
 import numpy as np
@@ -6,7 +6,8 @@ from jaxtyping import Array, Float
 
 
 class Package(eqx.Module):
-    """A mesh of directed links with XY routing. `D` chiplets, `K` directed links.
+    """A mesh of directed links with XY routing, or a switch: one hop from any chiplet to any, through its ports alone (`K` = 0).
+    `D` chiplets, `K` directed links.
 
     - `hops[a, b]`: links between chiplets a and b.  `route[k, a, b]`: 1 where the way from a to b crosses link k.
     - `memory_hops[d]`: links between d and the chiplet whose memory interface serves it.  `serves[a, d]`: 1 where that is
@@ -14,6 +15,7 @@ class Package(eqx.Module):
     - `memory_route[k, d]`: 1 where data from memory to d cross link k; `memory_back[k, d]` the same from d to memory.
     - `direct` (static): every chiplet has a memory interface of its own, so memory traffic crosses no link.
     - `port_bytes_per_s`: into, and out of, every chiplet's network port.
+    - `outside_bytes_per_s`: of each chiplet to other packages, each way; 0 where there is no way.  `outside_s`: latency.
     """
 
     hops: Float[Array, "D D"]
@@ -26,12 +28,37 @@ class Package(eqx.Module):
     port_bytes_per_s: Float[Array, ""]
     hop_s: Float[Array, ""]
     hop_j_per_byte: Float[Array, ""]
+    outside_bytes_per_s: Float[Array, ""]
+    outside_s: Float[Array, ""]
     positions: tuple[tuple[int, int], ...] = eqx.field(static=True)
     direct: bool = eqx.field(static=True)
     link_names: tuple[str, ...] = eqx.field(static=True)
 
+    @property
+    def switched(self) -> bool:
+        """Whether every chiplet is one hop from every other."""
+        return not self.link_names and len(self.positions) > 1
 
-def mesh(positions, attached, chiplet_names, *, link_bytes_per_s, port_bytes_per_s, hop_s, hop_j_per_byte) -> Package:
+
+TOPOLOGIES = ("mesh", "switch")
+
+
+def switch(positions, *, port_bytes_per_s, hop_s, hop_j_per_byte, outside_bytes_per_s=0.0, outside_s=0.0) -> Package:
+    """Chiplets around a switch that never blocks; each has memory of its own, or a memory interface of its own."""
+    n = len(positions)
+    nothing = np.zeros((0, n))
+    return Package(
+        hops=1.0 - np.eye(n), route=np.zeros((0, n, n)), memory_hops=np.zeros(n), serves=np.zeros((n, n)), memory_route=nothing,
+        memory_back=nothing, link_bytes_per_s=np.float64(port_bytes_per_s), port_bytes_per_s=np.float64(port_bytes_per_s),
+        hop_s=np.float64(hop_s), hop_j_per_byte=np.float64(hop_j_per_byte), outside_bytes_per_s=np.float64(outside_bytes_per_s),
+        outside_s=np.float64(outside_s), positions=tuple((int(x), int(y)) for x, y in positions), direct=True, link_names=(),
+    )  # fmt: skip
+
+
+def mesh(
+    positions, attached, chiplet_names, *, link_bytes_per_s, port_bytes_per_s, hop_s, hop_j_per_byte, outside_bytes_per_s=0.0,
+    outside_s=0.0,
+) -> Package:  # fmt: skip
     """A mesh over `positions` (x, y of each chiplet); `attached`: indices of the chiplets with a memory interface.
 
     Routes go along x first, then along y, and need a chiplet at every corner they pass: ValueError otherwise.
@@ -62,6 +89,8 @@ def mesh(positions, attached, chiplet_names, *, link_bytes_per_s, port_bytes_per
         port_bytes_per_s=np.float64(port_bytes_per_s),
         hop_s=np.float64(hop_s),
         hop_j_per_byte=np.float64(hop_j_per_byte),
+        outside_bytes_per_s=np.float64(outside_bytes_per_s),
+        outside_s=np.float64(outside_s),
         positions=tuple((int(x), int(y)) for x, y in positions),
         direct=all(server[d] == d for d in range(n)),
         link_names=tuple(f"{chiplet_names[a]}->{chiplet_names[b]}" for a, b in links),

@@ -11,6 +11,7 @@ _BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
 _UNITS = {  # dimension -> units of scale 1, and what to print as allowed
     "bytes": ({"B": 1.0, "bit": 0.125}, "bytes, e.g. 10e6 or 10 MB"),
     "bytes_per_s": ({"B/s": 1.0, "bit/s": 0.125}, "bytes per second, e.g. 64 GB/s"),
+    "ops_per_s": ({"op/s": 1.0}, "operations per second, e.g. 600 Gop/s"),
     "hz": ({"Hz": 1.0}, "hertz, e.g. 500 MHz"),
     "s": ({"s": 1.0}, "seconds, e.g. 35 ns"),
     "j": ({"J": 1.0}, "joules, e.g. 0.56 pJ"),

@@ -50,7 +50,8 @@ def make_constants(system: System, table: CostTable | None, dtype) -> Constants:
         hop_s=package.hop_s,
         network_s_per_byte=1.0 / jnp.minimum(package.link_bytes_per_s, package.port_bytes_per_s),
         # the seconds of GPU kernels hold their memory traffic already
-        memory_s_per_byte=(0.0 if only_gpus else 1.0) / jnp.asarray(system.memory.bytes_per_s, dtype)[0],
+        memory_s_per_byte=(0.0 if only_gpus else 1.0)
+        / jnp.asarray(system.memory.bytes_per_s * system.memory.share, dtype)[0],
         memory_s=tuple(latency_s + package.memory_hops[d] * package.hop_s for d in range(n)),
         direct=package.direct,
     )

@@ -41,7 +41,8 @@ def busy_seconds(total: Totals, system: System) -> Float[Array, "R"]:
     out = jnp.sum(total.traffic, axis=1) + far * total.written + serves @ inward
     into = jnp.sum(total.traffic, axis=0) + far * inward + serves @ total.written
     ports = jnp.concatenate([out, into]) / package.port_bytes_per_s
-    memory = total.memory_bytes / jnp.asarray(system.memory.bytes_per_s)
+    first = jax.nn.one_hot(0, system.memory.n_tiers, dtype=inward.dtype)
+    memory = first * total.memory_bytes / jnp.asarray(system.memory.bytes_per_s)
     return jnp.concatenate([total.busy_s, links / package.link_bytes_per_s, ports, memory])
 
 

@@ -22,7 +22,7 @@ def test_every_system_of_the_catalogue_loads(name):
         assert np.isfinite(value).all() and (value >= 0).all(), field
         assert value.shape == (system.n_chiplets,)
     n, links = system.n_chiplets, len(system.package.link_names)
-    assert len(system.resource_names) == len(set(system.resource_names)) == n + links + 2 * n + 1
+    assert len(system.resource_names) == len(set(system.resource_names)) == n + links + 2 * n + system.memory.n_tiers
     for d, kind in enumerate(system.kind):  # the chiplets are what their types say
         assert all(getattr(system.chiplets, f)[d] == getattr(system.types, f)[kind] for f in vars(system.types))
 
@@ -147,7 +147,7 @@ BAD = {
     "three coordinates": (put("chiplets", 1, "position", [0, 0, 0]), ["length 2, got 3", "$.chiplets[1].position"]),
     "no chiplets": (put("chiplets", []), ["chiplets is empty"]),
     "no types": (put("types", {}), ["types is empty"]),
-    "no memory": (put("memory", []), ["memory has 0 tiers", "allowed: exactly 1"]),
+    "no memory": (put("memory", []), ["memory is empty", "allowed: exactly 1"]),
     "text for a number": (put("types", "ws", "rows", "many"), ["Expected int, got str", "rows"]),
 }  # fmt: skip
 
