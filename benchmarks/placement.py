@@ -1,6 +1,6 @@
 """Placement on unlike devices: every method on the released instances, on large random graphs, and on the paper's kind of models.
 
-    python benchmarks/placement.py --part instances|layered|models [--seeds 10] [--seconds 30]
+    python benchmarks/placement.py --part instances|layered|models|robust|loss [--seeds 10] [--seconds 30]
 
 `instances`: the released graphs at communication x1, x0.1 and x0.01; random methods in medians over seeds. `layered`: random graphs
 where memory binds (a tenth more than is needed). `models`: models of the zoo on two clusters of unlike GPUs, fused and unfused.

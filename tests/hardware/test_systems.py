@@ -147,7 +147,7 @@ BAD = {
     "three coordinates": (put("chiplets", 1, "position", [0, 0, 0]), ["length 2, got 3", "$.chiplets[1].position"]),
     "no chiplets": (put("chiplets", []), ["chiplets is empty"]),
     "no types": (put("types", {}), ["types is empty"]),
-    "no memory": (put("memory", []), ["memory is empty", "allowed: exactly 1"]),
+    "no memory": (put("memory", []), ["memory is empty", "at least one tier"]),
     "text for a number": (put("types", "ws", "rows", "many"), ["Expected int, got str", "rows"]),
 }  # fmt: skip
 
