@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 from ._problem import Infeasible, Problem
 from ._result import makespan
-from ._starts import Start, best_start, packing, ranked_orders, value
+from ._starts import Start, best_start, heuristic_starts, packing, ranked_orders, value
 
 DISTRIBUTIONS = ("lognormal", "uniform")
 
@@ -62,30 +62,26 @@ class Price(NamedTuple):
         return 1.0 - self.robust_robust / self.nominal_robust
 
 
-def price_of_robustness(problem: Problem, uncertain: Problem, method=None, **options) -> Price:
-    """Place for nominal links and for `uncertain` ones (see `robust`) and judge both under both.
+def price_of_robustness(problem: Problem, uncertain: Problem, **options) -> tuple[Price, tuple, tuple]:
+    """Place for nominal links and for `uncertain` ones (see `robust`) and judge both under both: the price, and (placement, order)
+    of each. The robust search begins at the nominal result, among others, so `robust_robust <= nominal_robust`.
 
-    **Arguments:** `method`: placement method (default `search`; any of the signature that takes `starts` or none); `options`: of it.
-    The robust search also begins at the nominal result, so `robust_robust <= nominal_robust`.
+    **Arguments:** `options`: of `search`.
     """
-    if method is None:
-        from ._search import search
+    from ._search import search
 
-        method = search
     nominal = replace(problem, link_factors=None, worst_case=False)
-    first = method(nominal, **options)[:2]
-    second = method(uncertain, **options)[:2]
-    if makespan(uncertain, *first) < makespan(uncertain, *second):
-        second = first
+    first = search(nominal, **options)[:2]
+    starts = [Start("nominal", *first), *heuristic_starts(uncertain, lambda: np.inf, 2.0)]
+    second = search(uncertain, starts=starts, **options)[:2]
     if makespan(nominal, *second) < makespan(nominal, *first):
         first = second
-    return Price(
-        makespan(nominal, *first), makespan(uncertain, *first), makespan(nominal, *second), makespan(uncertain, *second)
-    )
+    judged = (makespan(p, *found) for found in (first, second) for p in (nominal, uncertain))
+    return Price(*judged), first, second
 
 
 def replace_after_loss(
-    problem: Problem, placement: Int[np.ndarray, "N"], order: Int[np.ndarray, "N"], device: int, *, time_limit_s: float = 1.0,
+    problem: Problem, placement: Int[np.ndarray, "N"], order: Int[np.ndarray, "N"], device: int, *, time_limit_s: float = 0.8,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray, dict]:  # fmt: skip
     """A placement without `device`, from the one that ran when it disappeared; devices keep their numbers.

@@ -55,7 +55,7 @@ def test_price_by_hand():
     slow = np.ones((2, 2, 2))
     slow[1] = [[1, 3], [3, 1]]
     uncertain = replace(p, link_factors=slow, worst_case=True)
-    price = price_of_robustness(p, uncertain, rounds=2)
+    price, *_ = price_of_robustness(p, uncertain, rounds=2)
     assert price == Price(7.0, 11.0, 9.0, 9.0)
     assert price.price == pytest.approx(2 / 7) and price.gain == pytest.approx(2 / 11)
 
