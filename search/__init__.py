@@ -17,6 +17,12 @@ from ._explore import explore as explore
 from ._explore import explore_baseline as explore_baseline
 from ._explore import first_random as first_random
 from ._explore import monolithic as monolithic
+from ._memory_design import MemoryDesign as MemoryDesign
+from ._memory_design import design_memory as design_memory
+from ._memory_model import ExpertRequest as ExpertRequest
+from ._memory_model import Request as Request
+from ._memory_prices import MemoryPrices as MemoryPrices
+from ._memory_prices import memory_prices as memory_prices
 from ._objectives import OBJECTIVES as OBJECTIVES
 from ._pareto import dominates as dominates
 from ._pareto import front_of as front_of

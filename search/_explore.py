@@ -12,7 +12,7 @@ import numpy as np
 
 from perfmodel import Metrics, Schedule, System, Workload, cost_table, evaluate_many
 from perfmodel.hardware import mesh
-from perfmodel.schedule import greedy_schedule
+from perfmodel.schedule import greedy_schedule, least_devices
 
 from . import _checkpoint as checkpoint
 from ._evolve import Population, offspring, random_population, select
@@ -322,15 +322,16 @@ def _padded(population: Population, size: int) -> Population:
     return jax.tree.map(lambda x: x[index], population)
 
 
-def check_possible(workload: Workload, space: Space) -> None:
-    """Raise ValueError where no schedule whatever could be feasible: memory or every buffer too small."""
+def check_possible(workload: Workload, space: Space, *, memory: bool = True) -> None:
+    """Raise ValueError where no schedule whatever could be feasible: memory (unless `memory` is False) or every buffer too small."""
     system = _with_only(space)
     stored, capacity = workload.stored_bytes, float(np.sum(system.memory.capacity_bytes))
     models = " + ".join(workload.model_names)
-    if stored > capacity:
+    if memory and stored > capacity:
         raise ValueError(
             f"{system.name}: memory.capacity is {capacity:.6g} bytes; {models} stores {stored:.6g} bytes of weights, "
-            "caches and states: at least that"
+            f"caches and states: at least that; {stored - capacity:.6g} bytes are too much, "
+            f"{least_devices(stored, system)} such devices would hold it"
         )
     table = cost_table(workload, system, by_type=not space.is_fixed)
     buffers = np.asarray((system.chiplets if space.is_fixed else system.types).buffer_bytes)

@@ -68,7 +68,7 @@ def evaluated(arguments) -> tuple[dict, list[str]]:
     import jax
 
     import perfmodel as pm
-    from perfmodel.schedule import ENERGY_PARTS, GREEDY, VIOLATIONS, fuse_schedule, greedy_schedule
+    from perfmodel.schedule import ENERGY_PARTS, GREEDY, fuse_schedule, greedy_schedule, violation_names
 
     from ._explore import check_possible
     from ._options import options_of, said_once
@@ -81,7 +81,7 @@ def evaluated(arguments) -> tuple[dict, list[str]]:
         workload = load_workload(arguments.workload, options_of(arguments), arguments.mix)
     system = pm.systems.load(arguments.system)
     system, kernels = _fitted(system, arguments.parameters, arguments.source)
-    check_possible(workload, Space.fixed(system))
+    check_possible(workload, Space.fixed(system), memory=system.memory.n_tiers == 1)
     if arguments.schedule:
         from ._schedule_file import load_schedule
 
@@ -106,11 +106,15 @@ def evaluated(arguments) -> tuple[dict, list[str]]:
             which = workload.names[int(np.flatnonzero(~placed)[0])]
             raise ValueError(f"--mapper found no loop nest of {which} that fits its chiplet")
         table = pm.cost_table(workload, system, schedule.sub_batch, mappings=mappings)
+    from ._tiers_text import tiers_of
+
+    schedule, memory = tiers_of(workload, system, schedule, table)
     metrics = jax.tree.map(np.asarray, pm.evaluate(workload, system, schedule, table=table))
     answer = {f: _plain(getattr(metrics, f)) for f in metrics.__dataclass_fields__ if f != "models"}
     answer.update(
         bottleneck_name=system.resource_names[int(metrics.bottleneck)],
-        violations=dict(zip(VIOLATIONS, _plain(metrics.violations), strict=True)),
+        memory=memory,
+        violations=dict(zip(violation_names(system), _plain(metrics.violations), strict=True)),
         busy_s=dict(zip(system.resource_names, _plain(metrics.busy_s), strict=True)),
         energy_parts_j=dict(zip(ENERGY_PARTS, _plain(metrics.energy_parts_j), strict=True)),
         resident=dict(zip(system.chiplet_names, _plain(metrics.resident), strict=True)),
@@ -165,6 +169,9 @@ def metrics_text(a: dict) -> str:
     )
     for name, value in a["energy_parts_j"].items():
         lines.append(f"  {name:18}{value * 1e3:<12.5g}mJ a round")
+    from ._tiers_text import memory_lines
+
+    lines += memory_lines(a["memory"])
     if not a["feasible"]:
         lines.append("INFEASIBLE: " + ", ".join(f"{k} {v:.6g}" for k, v in a["violations"].items() if v > 0))
     return "\n".join(lines)
@@ -175,6 +182,8 @@ def systems(arguments) -> dict:
     import perfmodel as pm
     from perfmodel.cost import die_areas_mm2, system_area_mm2, system_price
     from perfmodel.hardware import DATAFLOWS
+
+    from ._tiers_text import tier_figures
 
     if arguments.name is None:
         return {"systems": pm.systems.names()}
@@ -199,7 +208,7 @@ def systems(arguments) -> dict:
         types=types,
         package={f: float(getattr(p, f)) for f in ("link_bytes_per_s", "port_bytes_per_s", "hop_s", "hop_j_per_byte")}
         | {"links": list(p.link_names)},
-        memory=[{"name": n} | {f: float(getattr(m, f)[i]) for f in m.__dataclass_fields__ if f != "names"} for i, n in enumerate(m.names)],
+        memory=[{"name": n} | tier_figures(m, i) for i, n in enumerate(m.names)],
         technology=s.technology.name, area_mm2=float(system_area_mm2(s)), cost_usd=float(sum(system_price(s))),
         silicon=dict(
             packaging=s.technology.packaging.kind, yield_model=s.technology.yield_model,
@@ -220,9 +229,9 @@ def systems_text(a: dict) -> str:
         lines += [f"  {field:22}{value if isinstance(value, str) else f'{value:.6g}'}" for field, value in t.items()]
     lines.append("package")
     lines += [f"  {field:22}{value:.6g}" for field, value in a["package"].items() if field != "links"]
-    for tier in a["memory"]:
-        lines.append(f"memory {tier['name']}")
-        lines += [f"  {field:22}{value:.6g}" for field, value in tier.items() if field != "name"]
+    from ._tiers_text import tier_lines
+
+    lines += tier_lines(a["memory"])
     from perfmodel.hardware import RETICLE_MM2
 
     parts, dies = a["silicon"], a["silicon"]["die_mm2"].values()

@@ -12,11 +12,16 @@ def validated(kind: str, path: str, parameters: str | None, out: str | None) -> 
     Nothing is written before every row is compared. Raises ValueError as `compare` does, and if the directory cannot be
     written to.
     """
-    from perfmodel.calibration import compare, figures
+    from perfmodel.calibration import compare, figures, left_out
     from perfmodel.plot import plot_validation
 
     comparisons = compare(kind, path, parameters)
     answer = figures(comparisons)
+    unknown = left_out(kind, path)
+    if unknown:
+        nothing = dict.fromkeys(("mape_percent", "median_ape_percent", "p90_ape_percent", "spearman"))
+        answer["not_compared"] = {what: {"rows": n, "exact": 0} | nothing for what, n in unknown.items()}
+        print(f"not compared: {', '.join(f'{n} rows of {what}' for what, n in unknown.items())}", file=sys.stderr)
     folder = Path(out or f"validate-{kind}")
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -83,6 +83,17 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--mapper", default="", metavar="OBJECTIVE",
                       help="search each operator's loop nest for least latency, energy or edp instead of the closed form of its "
                       "dataflow; --report prints the nests")  # fmt: skip
+    made.add_argument("--execution", default="", metavar="NAME",
+                      help="on a divided fabric (SN40L): kernels, one an operator, or streaming, groups as spatial pipelines")  # fmt: skip
+    made.add_argument(
+        "--launch", metavar="NAME|US", help="of --execution: software (default), hardware or microseconds a kernel"
+    )
+    made.add_argument(
+        "--sockets", type=int, metavar="N", help="of --execution: that share a model (default: all chiplets)"
+    )
+    made.add_argument(
+        "--largest", type=int, metavar="N", help="of --execution streaming: most operators of a kernel (default: 64)"
+    )
     made.add_argument("--fusion", default="", metavar="BACKEND",
                       help="fuse operators that share a chiplet by the rules of none, xla-like, tensorrt-like or dataflow")  # fmt: skip
     made.add_argument(
@@ -148,6 +159,28 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--out", metavar="DIR", help="where to write placement.json and placement.png, a Gantt chart")
     add_option_flags(made)
+    from ._experts_command import add_expert_flags
+
+    made = command("experts", _experts, "a router and many experts: capacity, switching, nodes, latency")
+    add_expert_flags(made)
+    from ._memory_command import add_memory_flags
+
+    made = command(
+        "memory-design", _memory_design, "SRAM, HBM and DDR of least latency for a budget, by gradient descent"
+    )
+    add_memory_flags(made)
+    from ._train_command import add_train_flags
+
+    made = command("train", _train, "a training step: time, utilisation, memory, what it is spent on")
+    add_train_flags(made)
+    from ._serve_command import add_serve_flags
+
+    made = command(
+        "serve",
+        _serve,
+        "a language model in service: latency, throughput, memory, energy, cost at one point of operation",
+    )
+    add_serve_flags(made)
     made = command("plot", _plot, "redraw every picture of a run")
     made.add_argument("directory", metavar="DIR")
     return parser
@@ -204,6 +237,12 @@ def _explore(arguments) -> None:
 
 
 def _evaluate(arguments) -> None:
+    from ._stream_command import check, streamed
+
+    check(arguments)
+    if arguments.execution:
+        answer, text = streamed(arguments)
+        return show.output(answer, arguments.json, lambda _: text)
     answer, paragraphs = show.evaluated(arguments)
     show.output(answer, arguments.json, lambda a: "\n\n".join([show.metrics_text(a), *paragraphs]))
 
@@ -243,6 +282,34 @@ def _place(arguments) -> None:
     from ._place_command import placed
 
     answer, text = placed(arguments)
+    show.output(answer, arguments.json, lambda _: text)
+
+
+def _train(arguments) -> None:
+    from ._train_command import trained
+
+    answer, text = trained(arguments)
+    show.output(answer, arguments.json, lambda _: text)
+
+
+def _memory_design(arguments) -> None:
+    from ._memory_command import memory_designed
+
+    answer, text = memory_designed(arguments)
+    show.output(answer, arguments.json, lambda _: text)
+
+
+def _experts(arguments) -> None:
+    from ._experts_command import experts
+
+    answer, text = experts(arguments)
+    show.output(answer, arguments.json, lambda _: text)
+
+
+def _serve(arguments) -> None:
+    from ._serve_command import served
+
+    answer, text = served(arguments)
     show.output(answer, arguments.json, lambda _: text)
 
 

@@ -14,7 +14,8 @@ FLOORS = [
     {"perfmodel.workload", "perfmodel.hardware"},
     {"perfmodel.cost"},
     {"perfmodel.schedule"},
-    {"perfmodel.serving", "perfmodel.calibration"},
+    {"perfmodel.serving"},
+    {"perfmodel.calibration"},
     {"perfmodel.plot", "perfmodel.report"},
     {"perfmodel"},  # the list of public names
     {"search"},

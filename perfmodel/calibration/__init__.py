@@ -10,4 +10,5 @@ from ._table_file import Optional as Optional
 from ._table_file import read_table as read_table
 from ._validate import KINDS as KINDS
 from ._validate import compare as compare
+from ._validate import left_out as left_out
 from ._validate import validate as validate

@@ -14,6 +14,7 @@ KINDS: dict[str, str] = {
     "gemini-cost": "perfmodel.calibration._gemini_cost",
     "gemmini-rtl": "perfmodel.calibration._gemmini_rtl",
     "gpu-kernels": "perfmodel.calibration._gpu_kernels",
+    "llm": "perfmodel.calibration._llm",
     "maestro": "perfmodel.calibration._maestro",
     "scalesim": "perfmodel.calibration._scalesim",
     "timeloop": "perfmodel.calibration._timeloop",
@@ -32,6 +33,12 @@ def compare(kind: str, path: str | Path, parameters: str | Path | None = None) -
         raise unknown_name("kind", kind, KINDS)
     with jax.enable_x64(True):  # exact counts pass 2**24
         return import_module(KINDS[kind]).compare(path, parameters)
+
+
+def left_out(kind: str, path: str | Path) -> dict[str, int]:
+    """Rows of a reference file that `compare` cannot answer, by what it does not know of them; kinds that refuse such files: {}."""
+    found = getattr(import_module(KINDS[kind]), "left_out", None)
+    return found(path) if found else {}
 
 
 def validate(

@@ -95,7 +95,7 @@ def prefill_attention_s(
     head_dim,
     *,
     kv_bytes=2.0,
-    eight_bit: bool = False,
+    eight_bit: bool | Array = False,
     footprint=1.0,
 ) -> Float[Array, ""]:
     """Seconds of causal attention of `q_len` new tokens that end at `kv_len`; `eight_bit`: the products run in 8 bits.

@@ -8,7 +8,17 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..hardware import Gpu
-from ._kernel_parts import Positive, l2_hit, overlapped, peak_ops_per_s, pipeline_stages, precision, with_power_limit
+from ._kernel_parts import (
+    Positive,
+    Precision,
+    chosen,
+    l2_hit,
+    overlapped,
+    peak_ops_per_s,
+    pipeline_stages,
+    precision,
+    with_power_limit,
+)
 
 _K_STEP = 64.0
 # Thread-block tiles of cuBLAS and CUTLASS, and how many blocks may share one tile's K loop. Widths that are no power of
@@ -60,7 +70,7 @@ def gemm_s(
     n,
     k,
     *,
-    kind: str = "bf16",
+    kind: str | Precision = "bf16",
     loads: Float[Array, "E"] | None = None,
     footprint_bytes=jnp.inf,
 ) -> Float[Array, ""]:
@@ -70,7 +80,7 @@ def gemm_s(
     last one partly empty; a block's K loop is bound by the tensor cores (at the sustained clock), by the operand path or
     by the latency of its loads; beside it run DRAM and L2. A product of one row is streamed without tiles if that is faster.
 
-    **Arguments:** `kind`: a name in `PRECISIONS`.  `loads`: a grouped product instead: the expected rows of each of `E`
+    **Arguments:** `kind`: a name in `PRECISIONS`, or a `Precision`.  `loads`: a grouped product instead: the expected rows of each of `E`
     groups with weights of their own; a group below one row takes part that often (`m` is then ignored).
     `footprint_bytes`: what is touched between two uses of the weights: infinite when they come from DRAM, as in a model's
     forward pass; finite in benchmarks that repeat one kernel. Raises ValueError for an unknown kind.
@@ -115,8 +125,9 @@ def gemm_s(
         dram_s,
         l2_s,
     ]
-    if form.dequantises:
-        bound.append(waves * k_steps * _K_STEP * tile_n / (parameters.widen_per_cycle * clock))
+    if form.dequantises is not False:
+        widen_s = waves * k_steps * _K_STEP * tile_n / (parameters.widen_per_cycle * clock)
+        bound.append(chosen(form.dequantises, widen_s, 0.0))
     join_s = split * outputs * 4.0 / l2_bytes_per_s + parameters.split_cost * _SPLIT_SYNC_CYCLES / clock
     seconds: Any = (parameters.launch_cycles + waves * parameters.block_cycles) / clock + overlapped(*bound)
     seconds = seconds + jnp.where(split > 1, join_s, 0.0)
@@ -124,9 +135,9 @@ def gemm_s(
     streamed = parameters.gemv_share * parameters.launch_cycles / clock + overlapped(dram_s, l2_s)
     if loads is None:
         seconds = jnp.where(m == 1, jnp.minimum(seconds, streamed), seconds)
-    if form.quantises:
-        converted = rows * k * 3.0
-        seconds = seconds + parameters.quantise_cycles / clock + converted / dram_bytes_per_s
+    if form.quantises is not False:
+        converted_s = parameters.quantise_cycles / clock + rows * k * 3.0 / dram_bytes_per_s
+        seconds = seconds + chosen(form.quantises, converted_s, 0.0)
     return seconds
 
 

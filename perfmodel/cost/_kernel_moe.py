@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from ..hardware import Gpu
 from ._kernel_gemm import GemmParameters, gemm_s
-from ._kernel_parts import Positive, precision, times
+from ._kernel_parts import Positive, Precision, precision, times
 
 _MOST_EXPERTS = 256
 
@@ -62,7 +62,7 @@ def moe_s(
     tensor_parallel=1.0,
     expert_parallel=1.0,
     skew=0.0,
-    kind: str = "bf16",
+    kind: str | Precision = "bf16",
     footprint=jnp.inf,
 ) -> Float[Array, ""]:
     """Seconds of a gated expert layer on one GPU of `tensor_parallel` x `expert_parallel`; at most 256 experts on it.

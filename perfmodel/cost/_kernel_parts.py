@@ -10,8 +10,7 @@ from ..hardware import Gpu
 
 Positive = float | Float[Array, ""]  # a fitted constant
 
-_OVERLAP = 4.0
-_L2_EDGE = 20.0  # cyclic use under least-recently-used replacement: nearly all or nothing
+_L2_EDGE = 20  # cyclic use under least-recently-used replacement: nearly all or nothing
 _NEVER_BYTES = 1e15
 _REFERENCE_CLOCK_HZ = 1.7e9
 # powers of very small times underflow in float32, so times are added up in nanoseconds
@@ -42,8 +41,10 @@ PRECISIONS: dict[str, Precision] = {
 }
 
 
-def precision(name: str) -> Precision:
-    """By name. Raises ValueError for an unknown one."""
+def precision(name: str | Precision) -> Precision:
+    """By name; a `Precision` is one already, and its fields may be traced. Raises ValueError for an unknown name."""
+    if isinstance(name, Precision):
+        return name
     if name not in PRECISIONS:
         raise unknown_name("precision", name, PRECISIONS)
     return PRECISIONS[name]
@@ -51,8 +52,8 @@ def precision(name: str) -> Precision:
 
 def overlapped(*seconds):
     """Time of resources that work at once: the 4-norm, so the largest, and 19 % more where two are equally busy."""
-    total = sum((jnp.maximum(s, 1e-15) / _UNIT_S) ** _OVERLAP for s in seconds)
-    return total ** (1 / _OVERLAP) * _UNIT_S
+    total = sum(jnp.square(jnp.square(jnp.maximum(s, 1e-15) / _UNIT_S)) for s in seconds)
+    return jnp.sqrt(jnp.sqrt(total)) * _UNIT_S  # squares and roots: powers are several times slower
 
 
 def l2_hit(footprint_bytes, l2_bytes):
@@ -66,9 +67,14 @@ def times(footprint):
     return jnp.minimum(footprint, 1e6)
 
 
-def peak_ops_per_s(gpu: Gpu, eight_bit: bool):
+def chosen(flag, yes, no):
+    """`yes` or `no` by a flag that is known, or traced."""
+    return (yes if flag else no) if isinstance(flag, bool) else jnp.where(flag, yes, no)
+
+
+def peak_ops_per_s(gpu: Gpu, eight_bit):
     """Of the tensor cores."""
-    return gpu.peak_8bit_ops_per_s if eight_bit else gpu.peak_16bit_ops_per_s
+    return chosen(eight_bit, gpu.peak_8bit_ops_per_s, gpu.peak_16bit_ops_per_s)
 
 
 def slowdown_at_power_limit(gpu: Gpu, pj_per_op):

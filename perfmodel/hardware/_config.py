@@ -2,6 +2,7 @@
 
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -245,9 +246,19 @@ def _tiers(where: str, tiers: list[_Tier], chiplets: int) -> MemoryTiers:
             raise unknown_name(f"{where}: memory[{i}].attachment", t.attachment, ATTACHMENTS)
         if t.name in [other.name for other in tiers[:i]]:
             raise ValueError(f"{where}: memory[{i}].name is {t.name!r}; already taken")
+    if tiers[0].copy_bandwidth is not None:
+        raise ValueError(
+            f"{where}: memory[0].copy_bandwidth is {tiers[0].copy_bandwidth!r}; allowed: none, as nothing is before it"
+        )
+    for i, t in enumerate(tiers[1:], 1):
+        at = f"{where}: memory[{i}].copy_bandwidth"
+        if t.copy_bandwidth is not None and quantity(t.copy_bandwidth, "bytes_per_s", at, zero=True) == 0:
+            raise ValueError(
+                f"{at} is {t.copy_bandwidth!r}, so nothing reaches {t.name}; allowed: above 0, e.g. 64 GB/s"
+            )
     times = np.asarray([chiplets if t.attachment == "chiplet" else 1 for t in tiers], np.float64)
 
-    def column(field: str, dimension: str, zero: bool = False, default=None):
+    def column(field: str, dimension: str, zero: bool = False, default: Any = None):
         at = [f"{where}: memory[{i}].{field}" for i in range(len(tiers))]
         said = [getattr(t, field) for t in tiers]
         return np.asarray([
@@ -270,4 +281,5 @@ def _tiers(where: str, tiers: list[_Tier], chiplets: int) -> MemoryTiers:
         share=1.0 / times,
         ops_per_s=column("compute", "ops_per_s", zero=True),
         names=tuple(t.name for t in tiers),
+        own=tuple(t.attachment == "chiplet" for t in tiers),
     )

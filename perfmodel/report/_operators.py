@@ -23,11 +23,11 @@ class OperatorReport:
     - `latency_s`: on the chiplet, the larger of `compute_s` and `buffer_s` plus `launch_s` (fill, drain, launch), less what
       fusion saves.
       `start_s`: on the timeline of its model alone.  `wait_s`: idle time of its chiplet just before, for data or weights.
-    - `memory_s`: what its bytes take of each tier, and its latency; `network_s`: the same of the links.
+    - `memory_s`: what its bytes take of each tier, and its latency; `network_s`: the same of the links.  `memory_bytes`: of each tier.
     - `bound`: the largest of these: `compute`, `buffer`, `memory NAME`, `link` or `launch`.
     - `utilisation`: work / what the array (other operators: the lanes) could do in `latency_s`.
     - `energy_j`: by part (`ENERGY`).  `rate`: passes in a round; `rate * energy_j` adds up to the energy of a round.
-    - `metrics`: of the whole schedule.
+    - `metrics`: of the whole schedule.  `tiers`: names of the tiers.
     """
 
     names: list[str]
@@ -48,6 +48,7 @@ class OperatorReport:
     energy_j: dict[str, np.ndarray]
     rate: np.ndarray
     metrics: Metrics
+    tiers: tuple[str, ...] = ("memory",)
 
     @property
     def total_j(self) -> np.ndarray:
@@ -64,6 +65,10 @@ class OperatorReport:
             network_bytes=self.network_bytes.tolist(), utilisation=self.utilisation.tolist(), energy_j=self.total_j.tolist(),
             passes_per_round=self.rate.tolist(),
         )  # fmt: skip
+        if len(self.tiers) > 1:
+            columns |= {
+                f"memory_bytes {name}": of.tolist() for name, of in zip(self.tiers, self.memory_bytes, strict=True)
+            }
         flat = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         for i, row in enumerate(flat):
             row["energy_parts_j"] = {part: float(value[i]) for part, value in self.energy_j.items()}
@@ -78,7 +83,7 @@ def operator_report(
     Raises ValueError for a relaxed schedule, or one of another workload or system."""
     if schedule.is_relaxed:
         raise ValueError("the operator report needs a hard schedule; got simplex rows")
-    schedule.check(workload, system.n_chiplets)
+    schedule.check(workload, system.n_chiplets, system.memory.n_tiers)
     table = cost_table(workload, system, schedule.sub_batch, mappings=mappings)
     metrics, seen, order = _evaluated(workload, system, schedule, table)
     assert seen is not None
@@ -97,10 +102,12 @@ def operator_report(
     )
     if schedule.fusion is not None:  # launches, and what kernels of GPUs move, that fusion saves
         latency = finish - start
-    memory_bytes = np.asarray(share.memory_bytes, np.float64)
+    read, written = np.asarray(share.read_bytes, np.float64), np.asarray(share.written_bytes, np.float64)
+    memory_bytes = read + written
     network_bytes, hop_bytes = np.asarray(share.network_bytes, np.float64), np.asarray(share.hop_bytes, np.float64)
-    rates, waits = np.asarray(tiers.bytes_per_s, np.float64)[:, None], np.asarray(tiers.latency_s, np.float64)[:, None]
-    memory = memory_bytes / rates + np.where(memory_bytes > 0, waits, 0.0)
+    read_rate, write_rate = (np.asarray(rate, np.float64)[:, None] for rate in tiers.access_bytes_per_s())
+    waits = np.asarray(tiers.latency_s, np.float64)[:, None]
+    memory = read / read_rate + written / write_rate + np.where(memory_bytes > 0, waits, 0.0)
     hops = np.divide(hop_bytes, network_bytes, out=np.zeros(n), where=network_bytes > 0)
     slowest = min(float(package.link_bytes_per_s), float(package.port_bytes_per_s))
     network = network_bytes / slowest + hops * float(package.hop_s)
@@ -143,6 +150,7 @@ def operator_report(
         energy_j={part: energy[part] for part in ENERGY},
         rate=rate,
         metrics=metrics,
+        tiers=tiers.names,
     )
 
 

@@ -37,7 +37,10 @@ _CHIPLET = {
 _MEMORY = {
     "capacity_bytes": ("capacity", "GB", 1e9), "bytes_per_s": ("bandwidth", "GB/s", 1e9), "latency_s": ("latency", "ns", 1e-9),
     "j_per_byte": ("energy", "pJ/B", 1e-12), "static_w": ("static power", "W", 1), "usd": ("price", "USD", 1),
+    "write_bytes_per_s": ("write bandwidth", "GB/s", 1e9), "copy_bytes_per_s": ("copy bandwidth", "GB/s", 1e9),
 }  # fmt: skip
+# Bandwidths of a tier that change with `bytes_per_s` where they are the same number, and are parameters of their own elsewhere.
+_WITH_READING = ("write_bytes_per_s", "copy_bytes_per_s")
 _PACKAGE = {
     "link_bytes_per_s": ("link bandwidth", "GB/s", 1e9), "port_bytes_per_s": ("port bandwidth", "GB/s", 1e9),
     "hop_s": ("hop latency", "ns", 1e-9), "hop_j_per_byte": ("hop energy", "pJ/B", 1e-12),
@@ -115,7 +118,8 @@ class Sensitivities:
 
 @dataclass(frozen=True)
 class _Parameter:
-    """`where`: attributes from the system to the array; `index`: entries of it that change together (None: all)."""
+    """`where`: attributes from the system to the array; `index`: entries of it that change together (None: all); `also`: other
+    arrays whose same entries change with it."""
 
     name: str
     unit: str
@@ -123,6 +127,7 @@ class _Parameter:
     where: tuple[str, ...]
     index: tuple[int, ...] | None = None
     loss: bool = False  # the parameter is 1 - value
+    also: tuple[tuple[str, ...], ...] = ()
 
 
 def parameters(system: System) -> list[_Parameter]:
@@ -134,8 +139,13 @@ def parameters(system: System) -> list[_Parameter]:
         for field, (word, unit, si) in _CHIPLET.items():
             found.append(_Parameter(f"{system.type_names[kind]} {word}", unit, si, ("chiplets", field), mine))
     for t, name in enumerate(system.memory.names):
+        rates = [f for f in _WITH_READING if t > 0 or f != "copy_bytes_per_s"]  # the first tier is copied to no other
+        with_reading = [f for f in rates if getattr(system.memory, f)[t] == system.memory.bytes_per_s[t]]
         for field, (word, unit, si) in _MEMORY.items():
-            found.append(_Parameter(f"{name} {word}", unit, si, ("memory", field), (t,)))
+            if field in with_reading or (field in _WITH_READING and field not in rates):
+                continue
+            also = tuple(("memory", f) for f in with_reading) if field == "bytes_per_s" else ()
+            found.append(_Parameter(f"{name} {word}", unit, si, ("memory", field), (t,), also=also))
     if system.n_chiplets > 1:
         found += [_Parameter(word, unit, si, ("package", field)) for field, (word, unit, si) in _PACKAGE.items()]
     found += [_Parameter(word, unit, si, ("technology", field)) for field, (word, unit, si) in _TECHNOLOGY.items()]
@@ -160,12 +170,13 @@ def scaled(system: System, which: list[_Parameter], log_scale: Float[Array, "P"]
     """The system with parameter p times `exp(log_scale[p])`; differentiable."""
     values: dict[tuple[str, ...], Float[Array, "..."]] = {}
     for i, p in enumerate(which):
-        now = values.get(p.where, jnp.asarray(_array(system, p.where), jnp.result_type(float)))
         change = jnp.exp(log_scale[i])
-        if p.index is not None:
-            values[p.where] = jnp.where(np.isin(np.arange(len(now)), p.index), now * change, now)
-        else:
-            values[p.where] = 1.0 - (1.0 - now) * change if p.loss else now * change
+        for where in (p.where, *p.also):
+            now = values.get(where, jnp.asarray(_array(system, where), jnp.result_type(float)))
+            if p.index is not None:
+                values[where] = jnp.where(np.isin(np.arange(len(now)), p.index), now * change, now)
+            else:
+                values[where] = 1.0 - (1.0 - now) * change if p.loss else now * change
     return eqx.tree_at(lambda s: [_array(s, where) for where in values], system, list(values.values()))
 
 

@@ -17,7 +17,7 @@ from ..schedule import Schedule
 from ..schedule._constants import make_constants
 from ..schedule._residency import residency
 from ..schedule._rows import execution_order, make_rows
-from ..schedule._steady_state import as_arrays
+from ..schedule._steady_state import as_arrays, far_bytes, moved_bytes
 from ..schedule._walk import walk
 from ..workload import Workload
 
@@ -28,7 +28,8 @@ ON_CHIP = {"mac": "mac_j", "lane": "lane_op_j", "local": "local_j_per_byte", "bu
 class Shares(NamedTuple):
     """Of one pass of each row, in workload order; `T` memory tiers."""
 
-    memory_bytes: Float[Array, "T L"]  # read and written
+    read_bytes: Float[Array, "T L"]
+    written_bytes: Float[Array, "T L"]
     network_bytes: Float[Array, "L"]  # between chiplets
     hop_bytes: Float[Array, "L"]  # the same times links crossed
     memory_hop_bytes: Float[Array, "L"]  # on the way from and to memory interfaces, times links crossed
@@ -40,7 +41,7 @@ class Shares(NamedTuple):
 def shares(workload: Workload, system: System, schedule: Schedule, table: CostTable) -> Shares:
     """Parts of a hard schedule's totals, by row."""
     dtype = jnp.result_type(float)
-    rows, n_slots = make_rows(workload, table, schedule, dtype)
+    rows, n_slots = make_rows(workload, table, schedule, dtype, system)
     order = execution_order(workload, schedule)
     assignment = jnp.asarray(schedule.assignment)
     placed = assignment if order is None else assignment[order]
@@ -53,15 +54,17 @@ def shares(workload: Workload, system: System, schedule: Schedule, table: CostTa
         total, _, _ = walk(rows._replace(rate=rate), placed, window, constants, stay, n_slots, workload.n_models,
                            smooth=False, temperature=0.05)  # fmt: skip
         total = as_arrays(total)
-        far = jnp.sum((total.read + total.written) * package.memory_hops)
+        far = far_bytes(total, system)
         network = [jnp.sum(total.traffic), jnp.sum(total.traffic * package.hops), far, total.filled_j]
-        return jnp.concatenate([jnp.atleast_1d(total.memory_bytes), jnp.stack(network)])
+        memory = [jnp.sum(way, axis=1) for way in moved_bytes(total, system)]
+        return jnp.concatenate([*memory, jnp.stack(network)])
 
     by_row = jax.vmap(totals, out_axes=1)(jnp.eye(workload.n_operators, dtype=dtype))
     rate = rows.rate
     if order is not None:  # back to the order of the workload
         by_row, rate = jnp.zeros_like(by_row).at[:, order].set(by_row), jnp.zeros_like(rate).at[order].set(rate)
-    return Shares(by_row[:-4], *by_row[-4:], rate)
+    tiers = system.memory.n_tiers
+    return Shares(by_row[:tiers], by_row[tiers : 2 * tiers], *by_row[2 * tiers :], rate)
 
 
 def on_chip_parts(

@@ -46,6 +46,10 @@ def operators_text(
         left = 1 - sum(_of(time, i) for i in shown), 1 - sum(_of(energy, i) for i in shown)
         lines.append(f"... and {rest} more operators: {left[0]:.1%} of the time, {left[1]:.1%} of the energy")
     lines.append("time and energy: share of a round; us, uJ, MB: of one pass; the split is of the operator's energy")
+    if len(report.tiers) > 1:
+        for name, of in zip(report.tiers, report.memory_bytes, strict=True):
+            total = float(np.sum(of * report.rate))
+            lines.append(f"memory {name:14}{total / 1e6:10.4g} MB a round")
     for kind in dict.fromkeys(report.bound):
         mine = np.asarray([b == kind for b in report.bound])
         lines.append(f"bound by {kind:14}{mine.sum():6} operators, {time[mine].sum() / time.sum():6.1%} of the time computing, "

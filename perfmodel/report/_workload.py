@@ -7,6 +7,7 @@ import numpy as np
 
 from ..cost import cost_table, supported
 from ..hardware import DATAFLOWS, System
+from ..schedule import least_devices
 from ..workload import BACKENDS, CLASS_OF, CLASSES, KINDS, Workload, exact_macs, fuse, intensity
 
 BOUNDS = ("compute", "buffer", "memory", "launch", "overhead")
@@ -41,8 +42,10 @@ class SystemView:
     - `time_s`: `[L]` the larger of time on the chiplet and in memory (a GPU's kernels hold both).  `on`: that type.
     - `bound`: `compute`, `buffer` (bytes between buffer and array), `memory`, `launch` (fill, drain, launch), or of a GPU's kernel
       `overhead`: what it takes beyond both of its roofs (launch, latency, waves, efficiency below peak).
-    - `balance`: operations a byte at which the fastest type's array is as busy as memory.
-    - `needed_bytes, capacity_bytes`: weights, KV cache, states and most live activations against all of memory.
+    - `tier`: of memory, where it all is taken to lie: the fastest that holds it, else the last.
+    - `balance`: operations a byte at which the fastest type's array is as busy as that tier.
+    - `needed_bytes, capacity_bytes`: weights, KV cache, states and most live activations against all of memory.  `devices`: least
+      number of devices that would hold them.
     - `unsupported`: kinds that no chiplet type of the system runs, with the names of the operators.
     """
 
@@ -53,6 +56,8 @@ class SystemView:
     balance: float
     needed_bytes: float
     capacity_bytes: float
+    tier: str
+    devices: int
     unsupported: dict[str, list[str]]
 
 
@@ -153,7 +158,10 @@ def _on(workload: Workload, system: System, moved: np.ndarray) -> SystemView:
     compute, buffer, launch = (
         np.asarray(x, np.float64) for x in (table.compute_s, table.transfer_s, table.fill_s)
     )  # L x K
-    bandwidth = float(np.sum(np.asarray(system.memory.bytes_per_s, np.float64)))
+    needed = workload.stored_bytes + float(workload.live_bytes.max())
+    capacity = np.asarray(system.memory.capacity_bytes, np.float64)
+    tier = int(np.argmax(np.append(capacity[:-1] >= needed, True)))
+    bandwidth = float(system.memory.access_bytes_per_s()[0][tier])
     memory = np.broadcast_to((moved / bandwidth)[:, None], compute.shape)
     types = system.types
     peak = 2.0 * np.asarray(types.peak_macs_per_s, np.float64)
@@ -171,11 +179,11 @@ def _on(workload: Workload, system: System, moved: np.ndarray) -> SystemView:
         np.where(is_gpu, roofs, compute), np.where(is_gpu, 0.0, buffer), memory,
         np.where(is_gpu, 0.0, launch), np.where(is_gpu, compute - np.maximum(roofs, memory), 0.0),
     ])[:, rows, best]  # fmt: skip
-    needed = workload.stored_bytes + float(workload.live_bytes.max())
     return SystemView(
         system=system.name, time_s=time[rows, best], on=[system.type_names[k] for k in best],
         bound=[BOUNDS[i] for i in np.argmax(parts, axis=0)], balance=float(peak.max()) / bandwidth, needed_bytes=needed,
-        capacity_bytes=float(np.sum(np.asarray(system.memory.capacity_bytes, np.float64))), unsupported=_unsupported(workload, system),
+        capacity_bytes=float(capacity.sum()), tier=system.memory.names[tier], devices=least_devices(needed, system),
+        unsupported=_unsupported(workload, system),
     )  # fmt: skip
 
 

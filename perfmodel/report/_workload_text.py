@@ -69,7 +69,10 @@ def _system_lines(report: WorkloadReport, seen: SystemView) -> list[str]:
         if mine.any():
             share = seen.time_s[mine].sum() / max(total, 1e-300)
             lines.append(f"bound by {name:13}{mine.sum():6,} operators, {share:6.1%} of the time")
-    fits = "fits" if seen.needed_bytes <= seen.capacity_bytes else "DOES NOT FIT"
+    fits = f"fits, taken to lie in {seen.tier}"
+    if seen.needed_bytes > seen.capacity_bytes:
+        more = _size(seen.needed_bytes - seen.capacity_bytes)
+        fits = f"DOES NOT FIT: {more} too much, at least {seen.devices} devices would hold it"
     lines.append(
         f"{'memory':22}{_size(seen.needed_bytes)} of weights, caches, states and live activations; "
         f"{_size(seen.capacity_bytes)} there: {fits}"

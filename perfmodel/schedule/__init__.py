@@ -1,5 +1,7 @@
 """What a whole schedule costs: steady state, timeline, metrics."""
 
+from ._allocate import Allocation as Allocation
+from ._allocate import allocate as allocate
 from ._batch import KERNELS as KERNELS
 from ._batch import evaluate_many as evaluate_many
 from ._chain import ChainHardware as ChainHardware
@@ -17,9 +19,15 @@ from ._metrics import ENERGY_PARTS as ENERGY_PARTS
 from ._metrics import VIOLATIONS as VIOLATIONS
 from ._metrics import Metrics as Metrics
 from ._metrics import ModelMetrics as ModelMetrics
+from ._metrics import violation_names as violation_names
 from ._schedule import Schedule as Schedule
 from ._schedule import fuse_schedule as fuse_schedule
 from ._steady_state import CONTENTION_EXPONENT as CONTENTION_EXPONENT
 from ._steady_state import contended_s as contended_s
+from ._tiers import CLASSES as CLASSES
+from ._tiers import TierShares as TierShares
+from ._tiers import default_shares as default_shares
+from ._tiers import device_bytes as device_bytes
+from ._tiers import least_devices as least_devices
 from ._timeline import Timeline as Timeline
 from ._timeline import timeline as timeline

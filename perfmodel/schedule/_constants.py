@@ -7,6 +7,8 @@ import jax.numpy as jnp
 
 from ..cost import CostTable
 from ..hardware import Chiplets, System
+from ._paces import Paces, access_s_per_byte, one_tier
+from ._tiers import by_chiplet
 
 
 class Constants(NamedTuple):
@@ -20,9 +22,12 @@ class Constants(NamedTuple):
     hops: tuple  # [a][b]
     hop_s: jax.Array
     network_s_per_byte: jax.Array
-    memory_s_per_byte: jax.Array
-    memory_s: tuple  # latency of memory seen from each chiplet
-    direct: bool  # memory traffic crosses no link
+    memory_s: tuple  # latency of memory seen from each chiplet; of several tiers the way alone
+    n_tiers: int
+    spread: (
+        bool  # it matters which chiplet's bytes go to and from memory: they cross links, or it has memory of its own
+    )
+    paces: Paces | None  # of all rows where there is one tier; None: they are in the rows
 
 
 def make_constants(system: System, table: CostTable | None, dtype) -> Constants:
@@ -33,8 +38,9 @@ def make_constants(system: System, table: CostTable | None, dtype) -> Constants:
         for d in range(n)
         for each in [jax.tree.map(lambda x, d=d: jnp.asarray(x)[d], system.chiplets)]
     )
-    latency_s = jnp.asarray(system.memory.latency_s, dtype)[0]
-    only_gpus = system.gpus is not None and all(system.gpu_names)
+    alone = one_memory(system)
+    read_s, write_s = access_s_per_byte(system, only_gpus(system), dtype)
+    latency_s = jnp.asarray(system.memory.latency_s, dtype)[0] if alone else 0.0
     column, n_columns = None, n
     if table is not None and table.column is not None:
         kind, n_columns = jnp.asarray(table.column), table.working_bytes.shape[1]
@@ -49,9 +55,19 @@ def make_constants(system: System, table: CostTable | None, dtype) -> Constants:
         hops=tuple(tuple(package.hops[a, b] for b in range(n)) for a in range(n)),
         hop_s=package.hop_s,
         network_s_per_byte=1.0 / jnp.minimum(package.link_bytes_per_s, package.port_bytes_per_s),
-        # the seconds of GPU kernels hold their memory traffic already
-        memory_s_per_byte=(0.0 if only_gpus else 1.0)
-        / jnp.asarray(system.memory.bytes_per_s * system.memory.share, dtype)[0],
         memory_s=tuple(latency_s + package.memory_hops[d] * package.hop_s for d in range(n)),
-        direct=package.direct,
+        n_tiers=system.memory.n_tiers,
+        spread=not package.direct or by_chiplet(system),
+        paces=one_tier(read_s[0], write_s[0]) if alone else None,
     )
+
+
+def one_memory(system: System) -> bool:
+    """Whether all memory is one tier that all chiplets share."""
+    return system.memory.n_tiers == 1 and not by_chiplet(system)
+
+
+def only_gpus(system: System) -> bool:
+    """Whether all chiplets are GPUs, whose kernels' seconds hold the traffic of the first tier already; what lives in another is
+    staged there."""
+    return system.gpus is not None and all(system.gpu_names)

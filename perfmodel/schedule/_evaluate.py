@@ -6,12 +6,13 @@ import jax.numpy as jnp
 from ..cost import CostTable, cost_table
 from ..hardware import System
 from ..workload import Workload
-from ._constants import make_constants
+from ._constants import make_constants, one_memory
 from ._metrics import Metrics
 from ._residency import residency
 from ._rows import execution_order, make_rows
 from ._schedule import Schedule
 from ._steady_state import metrics
+from ._tiers import over_bytes
 from ._walk import walk
 
 
@@ -36,7 +37,7 @@ def evaluate(
     Raises ValueError where shapes, or concrete placements, do not belong to the workload and system. Infeasible is a result:
     `feasible` and `violations`. How time and energy are counted: docs/model.md.
     """
-    schedule.check(workload, system.n_chiplets)
+    schedule.check(workload, system.n_chiplets, system.memory.n_tiers)
     if table is None:  # here, so that gradients reach the hardware through the table and not through the walk
         table = cost_table(workload, system, schedule.sub_batch, smooth=smooth)
     return evaluate_one(workload, system, schedule, table, smooth, temperature)[0]
@@ -47,7 +48,7 @@ def evaluate_one(workload, system, schedule, table, smooth, temperature, unroll=
     walk. Returns Metrics, the walk's `Record` (None unless asked for) and the execution order (None: as the rows stand)."""
     dtype = jnp.result_type(float)
     assignment = jnp.asarray(schedule.assignment)
-    rows, n_slots = make_rows(workload, table, schedule, dtype, system.gpus is not None)
+    rows, n_slots = make_rows(workload, table, schedule, dtype, system)
     order = execution_order(workload, schedule)
     placed = assignment if order is None else assignment[order]
     window = None if schedule.window is None else jnp.asarray(schedule.window, jnp.int32)[order]
@@ -68,21 +69,30 @@ def evaluate_one(workload, system, schedule, table, smooth, temperature, unroll=
         runs = [one(rows._replace(rate=jnp.where(window == w, rows.rate, 0.0))) for w in range(schedule.n_windows)]
         totals, (_, latency, seen) = [run[0] for run in runs], runs[0]
     found = metrics(
-        totals, latency, stay.resident, _violations(workload, system, totals[0].excess_bytes, order, dtype),
+        totals, latency, stay.resident, _violations(workload, system, schedule, totals[0], order, dtype),
         workload, system, jnp.asarray(schedule.sub_batch, dtype), smooth=smooth, temperature=temperature,
     )  # fmt: skip
     return found, seen, order
 
 
-def _violations(workload, system, excess_bytes, order, dtype) -> jax.Array:
-    """Amounts, in the order of `VIOLATIONS`."""
-    op = workload.operators
-    kept = workload.kv_bytes_per_token * workload.kv_tokens + workload.state_bytes
-    stored = jnp.sum(jnp.asarray(op.parameters * op.weight_bits / 8, dtype)) + jnp.sum(jnp.asarray(kept, dtype))
-    capacity = jnp.asarray(system.memory.capacity_bytes, dtype)[0]
+def _violations(workload, system, schedule, total, order, dtype) -> jax.Array:
+    """Amounts, in the order of `violation_names`."""
+    over = _over_bytes(workload, system, schedule, total, dtype)
     against = jnp.zeros((), dtype)
     if order is not None:
         n = workload.n_operators
         position = jnp.zeros(n, jnp.int32).at[order].set(jnp.arange(n, dtype=jnp.int32))
         against = jnp.sum((position[workload.source] > position[workload.target]).astype(dtype))
-    return jnp.stack([jnp.maximum(stored - capacity, 0.0), jnp.maximum(excess_bytes, 0.0), against])
+    found = jnp.stack([jnp.sum(over), jnp.maximum(total.excess_bytes, 0.0), against])
+    return found if system.memory.n_tiers == 1 else jnp.concatenate([found, over])
+
+
+def _over_bytes(workload, system, schedule, total, dtype) -> jax.Array:
+    """`[T]` bytes that do not fit each tier of memory. One tier alone: results that pass through it are not counted."""
+    if one_memory(system):
+        op = workload.operators
+        kept = workload.kv_bytes_per_token * workload.kv_tokens + workload.state_bytes
+        stored = jnp.sum(jnp.asarray(op.parameters * op.weight_bits / 8, dtype)) + jnp.sum(jnp.asarray(kept, dtype))
+        return jnp.maximum(stored - jnp.asarray(system.memory.capacity_bytes, dtype), 0.0)
+    sub_batch, resting = jnp.asarray(schedule.sub_batch, dtype), jnp.stack([jnp.stack(tier) for tier in total.resting])
+    return over_bytes(workload, system, schedule.assignment, schedule.tiers, resting, sub_batch, dtype)

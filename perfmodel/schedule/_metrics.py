@@ -3,10 +3,19 @@
 import equinox as eqx
 from jaxtyping import Array, Bool, Float, Int
 
-# Kinds of violation, in the order of Metrics.violations; all are amounts, 0 where satisfied.
+from ..hardware import System
+
+# Kinds of violation, in the order of Metrics.violations; all are amounts, 0 where satisfied. `memory_bytes` is of all tiers
+# together; of several tiers the parts follow (`violation_names`).
 VIOLATIONS = ("memory_bytes", "buffer_bytes", "edges_against_order")
 # Parts of a round's energy, in the order of Metrics.energy_parts_j.
 ENERGY_PARTS = ("on_chip", "buffer_off_chip", "network", "memory", "static")
+
+
+def violation_names(system: System) -> tuple[str, ...]:
+    """Names of `Metrics.violations` on a system: `VIOLATIONS`, then, of several memory tiers, the bytes that do not fit each."""
+    tiers = system.memory.names
+    return VIOLATIONS + (tuple(f"memory_bytes {name}" for name in tiers) if len(tiers) > 1 else ())
 
 
 class ModelMetrics(eqx.Module):
@@ -24,7 +33,7 @@ class Metrics(eqx.Module):
     - `energy_j`: per inference (energy of a round / inferences in it, static power times period included).
     - `edp_js = energy_j * latency_s`.  `power_w`: energy of a round / period.
     - `area_mm2, cost_usd`: dies; dies + substrate + assembly + memory.
-    - `feasible`, `violations` (`VIOLATIONS`).  `period_s`: time of a round (resources contend).
+    - `feasible`, `violations` (`violation_names`).  `period_s`: time of a round (resources contend).
     - `busy_s`: of each resource in a round.  `bottleneck`: index of the busiest.
     - `utilisation`: MACs of a round / what all arrays could do in a period.
     - `energy_parts_j`: energy of a round by part (`ENERGY_PARTS`).

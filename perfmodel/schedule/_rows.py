@@ -6,10 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from ..cost import CostTable, operator_cost, with_sub_batch
-from ..hardware import Chiplets
+from ..hardware import Chiplets, System
 from ..workload import Operators, Workload
+from ._constants import one_memory, only_gpus
+from ._paces import Paces, tier_paces
 from ._schedule import Schedule, execution_order
 from ._streams import Streams, make_streams
+from ._tiers import default_shares
 
 
 class Costs(NamedTuple):
@@ -46,12 +49,13 @@ class Rows(NamedTuple):
     first: jax.Array  # [L] 1.0 at the first row of a model
     live_bytes: jax.Array  # [L] most that one pass of the model holds while this row runs, wherever it is
     stream: Streams | None = None  # what is fused; None: nothing
+    paces: Paces | None = None  # what a byte costs where it lives; None: the same everywhere, in the constants
 
 
 def make_rows(
-    workload: Workload, table: CostTable | None, schedule: Schedule, dtype, gpus: bool = True
+    workload: Workload, table: CostTable | None, schedule: Schedule, dtype, system: System
 ) -> tuple[Rows, int]:
-    """Rows in execution order, and the number of registers they need. `gpus`: whether a chiplet may be a GPU."""
+    """Rows in execution order, and the number of registers they need."""
     scale = jnp.asarray(schedule.sub_batch, dtype)
     op, fused = workload.operators, schedule.fusion is not None and workload.source.shape[0] > 0
     if table is None:
@@ -75,8 +79,15 @@ def make_rows(
     out = jnp.where(hold > 0, out, 0.0)
     last = walk.input_last
     stream, live = make_streams(
-        workload, schedule, hold, out, last, cast(workload.live_bytes) * scale, dtype, gpus and table is not None
-    )
+        workload, schedule, hold, out, last, cast(workload.live_bytes) * scale, dtype,
+        system.gpus is not None and table is not None,
+    )  # fmt: skip
+    paces = None
+    if not one_memory(system):
+        tiers = schedule.tiers
+        if tiers is None:
+            tiers = default_shares(workload, system, schedule.assignment, scale, dtype)
+        paces = tier_paces(workload, system, tiers, only_gpus(system), last, out, scale, dtype)
     rows = Rows(
         costs=costs,
         weight_bytes=cast(op.weight_elements * op.weight_bits / 8),
@@ -94,6 +105,7 @@ def make_rows(
         first=cast(walk.first),
         live_bytes=live,
         stream=stream,
+        paces=paces,
     )
     if order is not None:
         rows = jax.tree.map(lambda x: x[order], rows)

@@ -10,6 +10,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from ..workload import Workload, fuse
+from ._tiers import TierShares
 
 
 class Schedule(eqx.Module):
@@ -23,6 +24,8 @@ class Schedule(eqx.Module):
     - `fusion`: how far each edge of the workload is fused, `E` (bool, or numbers from 0 to 1); None: none is. It counts as far as both
       ends are on one chiplet, in one window. From the rules of a backend: `fuse_schedule`. Groups of fused edges are meant to
       be convex (`perfmodel.workload.fusion_of` says); here they are taken as they come.
+    - `tiers`: share of each memory tier in what every operator has in memory (from `allocate`, or relaxed); None: tiers are
+      filled from the fastest on (`default_shares`).
 
     A *segment* (maximal run, in order, of one model's operators on one chiplet) is derived, never stored.
     """
@@ -33,6 +36,7 @@ class Schedule(eqx.Module):
     window: Int[Array, "L"] | None = None
     n_windows: int = eqx.field(static=True, default=1)
     fusion: Float[Array, "E"] | Bool[Array, "E"] | None = None
+    tiers: TierShares | None = None
 
     @classmethod
     def on_chiplet(cls, workload: Workload, chiplet: int) -> "Schedule":
@@ -48,8 +52,8 @@ class Schedule(eqx.Module):
     def is_relaxed(self) -> bool:
         return jnp.issubdtype(self.assignment.dtype, jnp.floating)
 
-    def check(self, workload: Workload, n_chiplets: int) -> None:
-        """Raise ValueError where shapes or concrete values cannot belong to `workload` on `n_chiplets` chiplets."""
+    def check(self, workload: Workload, n_chiplets: int, n_tiers: int = 1) -> None:
+        """Raise ValueError where shapes or concrete values cannot belong to `workload` on `n_chiplets` chiplets with `n_tiers`."""
         n = workload.n_operators
         want = (n, n_chiplets) if self.is_relaxed else (n,)
         if self.assignment.shape != want:
@@ -65,6 +69,8 @@ class Schedule(eqx.Module):
             outside = outside[~((outside >= 0) & (outside <= 1))]
             if outside.size:
                 raise ValueError(f"schedule.fusion contains {outside[0]:g}; allowed: 0 to 1")
+        if self.tiers is not None:
+            _check_tiers(self.tiers, n, n_tiers)
         if _is_concrete(self.assignment) and not self.is_relaxed:
             _in_range("assignment", np.asarray(self.assignment), n_chiplets)
         if _is_concrete(self.window):
@@ -107,6 +113,20 @@ def execution_order(workload: Workload, schedule: Schedule):
 
 def _is_concrete(values) -> bool:
     return values is not None and not isinstance(values, Tracer)
+
+
+def _check_tiers(tiers: TierShares, n_operators: int, n_tiers: int) -> None:
+    for name in ("weights", "results", "outside"):
+        share = getattr(tiers, name)
+        if share.shape != (n_operators, n_tiers):
+            raise ValueError(f"schedule.tiers.{name} has shape {share.shape}; needed: {(n_operators, n_tiers)}")
+        if _is_concrete(share):
+            values = np.asarray(share, float)
+            if not ((values >= 0).all() and np.allclose(values.sum(axis=1), 1.0, atol=1e-4)):
+                bad = int(np.argmax((values < 0).any(axis=1) | ~np.isclose(values.sum(axis=1), 1.0, atol=1e-4)))
+                raise ValueError(
+                    f"schedule.tiers.{name}[{bad}] is {values[bad].tolist()}; allowed: shares of at least 0 that sum to 1"
+                )
 
 
 def _in_range(name: str, values: np.ndarray, limit: int) -> None:

@@ -8,42 +8,77 @@ from .._numerics import relative_max, safe_divide
 from ..cost import system_area_mm2, system_usd
 from ..hardware import System
 from ..workload import Workload
+from ._constants import only_gpus
 from ._metrics import Metrics, ModelMetrics
+from ._tiers import by_chiplet
 from ._walk import Totals
 
 
 def as_arrays(total: Totals) -> Totals:
-    """The tuples of a walk as arrays: `[D]`, and `[D, D]` for the traffic."""
+    """The tuples of a walk as arrays: `[D]`, `[D, D]` for the traffic, `[T, C]` for what memory moves (C: D, or 1 for all)."""
     n = len(total.busy_s)
     zero = jnp.zeros_like(total.onchip_j)
     pairs = iter(total.traffic)
     matrix = jnp.stack([jnp.stack([zero if a == b else next(pairs) for b in range(n)]) for a in range(n)])
-    nothing = (zero,) * n  # crosses no link
     return total._replace(
         traffic=matrix,
         busy_s=jnp.stack(total.busy_s),
-        read=jnp.stack(total.read or nothing),
-        written=jnp.stack(total.written or nothing),
+        read=jnp.stack([jnp.stack(tier) for tier in total.read]),
+        written=jnp.stack([jnp.stack(tier) for tier in total.written]),
     )
+
+
+def moved_bytes(total: Totals, system: System) -> tuple[Float[Array, "T C"], Float[Array, "T C"]]:
+    """Bytes that each tier reads and writes. What the kernels of GPUs have in a slower tier is staged in the first."""
+    if not only_gpus(system):
+        return total.read, total.written
+    staged_in, staged_out = jnp.sum(total.read[1:], axis=0), jnp.sum(total.written[1:], axis=0)
+    both = staged_in + staged_out
+    return total.read.at[0].add(both), total.written.at[0].add(both)
+
+
+def memory_busy_s(total: Totals, system: System) -> Float[Array, "T"]:
+    """Busy time of every tier; where each chiplet has its own, of the busiest."""
+    memory, (read, written) = system.memory, moved_bytes(total, system)
+    read_rate, write_rate = memory.access_bytes_per_s(read.dtype)
+    if not by_chiplet(system):
+        return jnp.sum(read, axis=1) / read_rate + jnp.sum(written, axis=1) / write_rate
+    busy = []
+    for t in range(memory.n_tiers):
+        each = read[t] / read_rate[t] + written[t] / write_rate[t]
+        busy.append(jnp.max(each) / jnp.asarray(memory.share, each.dtype)[t] if memory.is_own(t) else jnp.sum(each))
+    return jnp.stack(busy)
 
 
 def busy_seconds(total: Totals, system: System) -> Float[Array, "R"]:
     """Busy time per round of every resource, in the order of `System.resource_names`."""
     package = system.package
-    inward = total.read
+    inward, outward = _over_links(total)
     links = (
         jnp.einsum("kab,ab->k", _like(package.route, inward), total.traffic)
         + _like(package.memory_route, inward) @ inward
-        + _like(package.memory_back, inward) @ total.written
+        + _like(package.memory_back, inward) @ outward
     )
     # memory traffic of a chiplet without an interface passes two ports, its own and its server's
     far, serves = jnp.sum(_like(package.serves, inward), axis=0), _like(package.serves, inward)
-    out = jnp.sum(total.traffic, axis=1) + far * total.written + serves @ inward
-    into = jnp.sum(total.traffic, axis=0) + far * inward + serves @ total.written
+    out = jnp.sum(total.traffic, axis=1) + far * outward + serves @ inward
+    into = jnp.sum(total.traffic, axis=0) + far * inward + serves @ outward
     ports = jnp.concatenate([out, into]) / package.port_bytes_per_s
-    first = jax.nn.one_hot(0, system.memory.n_tiers, dtype=inward.dtype)
-    memory = first * total.memory_bytes / jnp.asarray(system.memory.bytes_per_s)
-    return jnp.concatenate([total.busy_s, links / package.link_bytes_per_s, ports, memory])
+    return jnp.concatenate([total.busy_s, links / package.link_bytes_per_s, ports, memory_busy_s(total, system)])
+
+
+def _over_links(total: Totals) -> tuple[Float[Array, "D"], Float[Array, "D"]]:
+    """Bytes that each chiplet reads from and writes to memory; zeros where that crosses no link."""
+    n = jnp.shape(total.busy_s)[0]
+    if jnp.shape(total.read)[1] != n or n == 1:
+        return jnp.zeros_like(total.busy_s), jnp.zeros_like(total.busy_s)
+    return jnp.sum(total.read, axis=0), jnp.sum(total.written, axis=0)
+
+
+def far_bytes(total: Totals, system: System) -> Float[Array, ""]:
+    """Bytes on the way from and to memory, times links crossed."""
+    inward, outward = _over_links(total)
+    return jnp.sum((inward + outward) * _like(system.package.memory_hops, inward))
 
 
 # With finite buffers and few passes in flight, resources that are all nearly saturated cannot all be kept busy: passes queue
@@ -61,16 +96,15 @@ def contended_s(busy_s: Float[Array, "R"]) -> Float[Array, ""]:
 def energy_parts(total: Totals, system: System, period_s) -> Float[Array, "P"]:
     """Energy of a round by part, in the order of `ENERGY_PARTS`."""
     package, memory = system.package, system.memory
-    hop_bytes = jnp.sum(total.traffic * _like(package.hops, period_s)) + jnp.sum(
-        (total.read + total.written) * _like(package.memory_hops, period_s)
-    )
+    hop_bytes = jnp.sum(total.traffic * _like(package.hops, period_s)) + far_bytes(total, system)
+    read, written = moved_bytes(total, system)
     static_w = jnp.sum(jnp.asarray(system.chiplets.static_w)) + jnp.sum(jnp.asarray(memory.static_w))
     return jnp.stack(
         [
             total.onchip_j,
             total.filled_j,
             hop_bytes * package.hop_j_per_byte,
-            total.memory_bytes * jnp.asarray(memory.j_per_byte)[0],
+            jnp.sum(jnp.sum(read + written, axis=1) * _like(memory.j_per_byte, period_s)),
             static_w * period_s,
         ]
     )

@@ -31,9 +31,9 @@ def timeline(workload: Workload, system: System, schedule: Schedule, *, table: C
     """The timeline behind `latency_s` of a hard schedule. Raises ValueError for a relaxed one."""
     if schedule.is_relaxed:
         raise ValueError("timeline needs a hard schedule; got simplex rows")
-    schedule.check(workload, system.n_chiplets)
+    schedule.check(workload, system.n_chiplets, system.memory.n_tiers)
     table = cost_table(workload, system, schedule.sub_batch) if table is None else table
-    _, seen, order = _recorded(workload, system, schedule, table)
+    _, seen, order = recorded(workload, system, schedule, table)
     assert seen is not None
     n = workload.n_operators
     rows = np.arange(n) if order is None else np.asarray(order)
@@ -55,5 +55,6 @@ def timeline(workload: Workload, system: System, schedule: Schedule, *, table: C
 
 
 @eqx.filter_jit
-def _recorded(workload, system, schedule, table):
+def recorded(workload, system, schedule, table):
+    """Metrics, the walk's record of every row, and the execution order."""
     return evaluate_one(workload, system, schedule, table, False, 0.05, record=True)

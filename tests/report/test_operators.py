@@ -88,6 +88,21 @@ def test_one_gemm_by_hand(pair):
     assert report.energy_j["network"][0] == 0 and report.network_bytes[0] == 0
 
 
+def test_bytes_are_told_by_tier(tiny):
+    """A quarter of everything in CMEM: read at 2000 and written at 1000 GB/s; HBM at 614."""
+    system = pm.systems.load("tpu-v4i")
+    row = np.tile(np.asarray([[0.25, 0.75]], np.float32), (tiny.n_operators, 1))
+    schedule = pm.Schedule(np.zeros(tiny.n_operators, np.int32), tiers=pm.schedule.TierShares(row, row, row))
+    report = report_of(tiny, system, schedule)
+    check_sums(report)
+    into, out = 3 * 10 * 10, 64 * 10  # the model's input and output: all else stays in the buffer
+    np.testing.assert_allclose(report.memory_bytes.sum(axis=1), np.array([0.25, 0.75]) * (into + out), rtol=1e-6)
+    busy = np.asarray(report.metrics.busy_s)[-2:]
+    np.testing.assert_allclose(busy, [(into / 2e12 + out / 1e12) / 4, (into + out) / 614e9 * 0.75], rtol=1e-5)
+    assert report.rows()[0]["memory_bytes hbm"] == pytest.approx(0.75 * into)
+    assert "memory cmem" in operators_text(report) and "MB a round" in operators_text(report)
+
+
 def test_what_bounds_an_operator_follows_the_hardware(tiny, spread, pair):
     def slowed(where, factor):
         return eqx.tree_at(where, pair, where(pair) * factor)

@@ -92,6 +92,18 @@ def test_parameters_are_those_of_types_in_use(mcm):
     np.testing.assert_allclose(got.chiplets.clock_hz, np.asarray(mcm.chiplets.clock_hz) * [2, 2, 2, 1])
 
 
+def test_bandwidths_that_are_one_number_change_together():
+    """CMEM writes slower than it reads; HBM's reading, writing and copying are one number."""
+    system = pm.systems.load("tpu-v4i")
+    which = parameters(system)
+    names = [p.name for p in which if "bandwidth" in p.name and p.name.split()[0] in ("cmem", "hbm")]
+    assert names == ["cmem bandwidth", "cmem write bandwidth", "hbm bandwidth"]
+    with jax.enable_x64(True):
+        got = scaled(system, which, np.log(2.0) * np.asarray([p.name == "hbm bandwidth" for p in which])).memory
+    for field in ("bytes_per_s", "write_bytes_per_s", "copy_bytes_per_s"):
+        np.testing.assert_allclose(getattr(got, field), getattr(system.memory, field) * np.array([1.0, 2.0]))
+
+
 def test_base_is_the_exact_evaluation(found, tiny, pair, spread):
     got = pm.evaluate(tiny, pair, spread)
     np.testing.assert_allclose(found.base, [getattr(got, METRICS[m]) for m in ALL], rtol=1e-5)

@@ -1,5 +1,6 @@
 """The analysis of a model: hand counts on a small one, totals on real ones, and what a system makes of it."""
 
+import equinox as eqx
 import numpy as np
 import pytest
 
@@ -129,3 +130,15 @@ def test_what_a_catalogue_chip_cannot_run():
 def test_rows_alike_but_for_parameters_are_not_one_line():
     table = operators_table(workload_report(pm.models.load("dlrm-kaggle")))
     assert len([line for line in table.splitlines() if " embedding " in line]) > 5
+
+
+def test_the_tier_that_holds_it_all_sets_the_balance(tiny):
+    system = pm.systems.load("tpu-v4i")
+    peak = 2 * 128 * 512 * 1.05e9
+    seen = workload_report(tiny, system).on
+    assert seen.tier == "cmem" and seen.balance == pytest.approx(peak / 2000e9) and seen.devices == 1
+    small = eqx.tree_at(lambda s: s.memory.capacity_bytes, system, np.asarray([1e3, 2e3]))
+    seen = workload_report(tiny, small).on
+    assert seen.tier == "hbm" and seen.balance == pytest.approx(peak / 614e9)
+    assert seen.devices == -(-seen.needed_bytes // 3e3) > 1
+    assert f"at least {seen.devices} devices would hold it" in workload_text(workload_report(tiny, small))

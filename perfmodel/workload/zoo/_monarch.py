@@ -49,7 +49,7 @@ def flashfftconv(name: str, *, batch: int = 1, channels: int = 768, seq_len: int
         )
     net, rows = Net(name, batch, dtype, weight_dtype), batch * channels
     factors = _factors(n.bit_length() - 1, order)
-    x = net.vector("complex", "copy", net.input(rows, seq_len), shape=(rows, _COMPLEX * n))
+    x = net.vector("complex", "copy", net.input(rows, seq_len), shape=(rows, _COMPLEX * n), groups=rows)
     x = _transform(net, "fft", x, factors)
     if packed:
         x = _untangle(net, "fft.untangle", x)
@@ -57,7 +57,7 @@ def flashfftconv(name: str, *, batch: int = 1, channels: int = 768, seq_len: int
     if packed:
         x = _untangle(net, "ifft.tangle", x)
     x = _transform(net, "ifft", x, factors[::-1])
-    net.vector("real", "copy", x, shape=(rows, seq_len))
+    net.vector("real", "copy", x, shape=(rows, seq_len), groups=rows)
     return net.build()
 
 
@@ -77,7 +77,7 @@ def _transform(net: Net, label: str, x: Tensor, factors: list[int]) -> Tensor:
         if i < len(factors) - 1:
             twiddles = _COMPLEX * prod(factors[i:])
             x = net.vector(f"{label}.twiddle{i}", "mul", x, parameters=twiddles, lane_ops=_MULTIPLY * x.elements)
-            x = net.vector(f"{label}.transpose{i}", "copy", x)
+            x = net.vector(f"{label}.transpose{i}", "copy", x, groups=rows)  # sequence by sequence
     return x
 
 

@@ -1,0 +1,31 @@
+"""Streaming dataflow: groups of operators as spatial pipelines on a divided fabric, beside kernel by kernel."""
+
+from ._allot import allot as allot
+from ._allot import water_fill as water_fill
+from ._execute import EXECUTIONS as EXECUTIONS
+from ._execute import Execution as Execution
+from ._execute import execution as execution
+from ._execute import groups as groups
+from ._execute import spilled_share as spilled_share
+from ._execute import unfused as unfused
+from ._fabric import HARDWARE_SHARE as HARDWARE_SHARE
+from ._fabric import LAUNCHES as LAUNCHES
+from ._fabric import STAGE_S as STAGE_S
+from ._fabric import Fabric as Fabric
+from ._fabric import fabric as fabric
+from ._groups import Group as Group
+from ._groups import groups_of as groups_of
+from ._partition import LARGEST as LARGEST
+from ._partition import Partition as Partition
+from ._partition import best_chain as best_chain
+from ._partition import soft_chain_s as soft_chain_s
+from ._pipeline import GroupCost as GroupCost
+from ._pipeline import group_cost as group_cost
+from ._pipeline import timeline_s as timeline_s
+from ._pipeline import unit_seconds as unit_seconds
+from ._program import BLOCKS as BLOCKS
+from ._program import Program as Program
+from ._program import program as program
+from ._segments import Segments as Segments
+from ._segments import segment_s as segment_s
+from ._segments import segments as segments

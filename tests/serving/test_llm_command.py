@@ -1,0 +1,123 @@
+"""`perfmodel serve`: keys of the contract, bad input, what does not fit."""
+
+import json
+
+import pytest
+
+from search.cli import main
+
+KEYS = {
+    "ttft_s",
+    "tpot_s",
+    "tokens_per_s",
+    "mbu",
+    "mfu",
+    "weight_bytes",
+    "kv_cache_bytes",
+    "kv_bytes_per_token",
+    "fits",
+}
+
+
+def run(capsys, *words: str) -> dict:
+    assert main(["serve", *words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_keys_of_both_phases(capsys):
+    decode = run(
+        capsys,
+        "--model",
+        "llama-2-7b",
+        "--system",
+        "a100-80gb",
+        "--phase",
+        "decode",
+        "--batch",
+        "2",
+        "--context",
+        "512",
+    )
+    assert KEYS <= set(decode) and decode["ttft_s"] is None and decode["fits"] is True
+    assert decode["tokens_per_s"] == pytest.approx(2 / decode["tpot_s"])
+    assert (decode["kv_bytes_per_token"], decode["kv_cache_bytes"]) == (524288, 2 * 512 * 524288)
+    prefill = run(
+        capsys,
+        "--model",
+        "llama-2-7b",
+        "--system",
+        "a100-80gb",
+        "--phase",
+        "prefill",
+        "--batch",
+        "1",
+        "--context",
+        "512",
+    )
+    assert (
+        KEYS <= set(prefill)
+        and prefill["tpot_s"] is None
+        and prefill["tokens_per_s"] == pytest.approx(512 / prefill["ttft_s"])
+    )
+    assert prefill["mfu"] > decode["mfu"] and prefill["mbu"] < decode["mbu"]
+
+
+def test_formats_and_default_ranks(capsys):
+    words = ("--model", "llama-3-8b", "--system", "dgx-h100", "--batch", "4", "--context", "1024")
+    wide, narrow = run(capsys, *words), run(capsys, *words, "--dtype", "fp8", "--kv-dtype", "bf16")
+    assert wide["tensor_parallel"] == 8
+    assert narrow["weight_bytes"] * 2 == wide["weight_bytes"] and narrow["kv_cache_bytes"] == wide["kv_cache_bytes"]
+
+
+def test_too_large_is_told_with_bytes_and_devices(capsys):
+    told = run(capsys, "--model", "llama-2-70b", "--system", "a100-80gb", "--batch", "1", "--context", "1024")
+    assert told["fits"] is False and told["least_devices"] == 2
+    assert told["short_bytes"] == pytest.approx(
+        told["weight_bytes"] + told["kv_cache_bytes"] + told["device_activation_bytes"] - 80e9
+    )
+
+
+def test_text_names_what_matters(capsys):
+    assert main("serve --model gpt2 --system tpu-v4i --batch 2 --context 100".split()) == 0
+    text = capsys.readouterr().out
+    assert "time per token" in text and "KV cache a token" in text and "fits" in text
+
+
+def test_speculative_decoding_and_directories(capsys):
+    words = "--model tests/data/huggingface/llama-2-7b --system a100-80gb --context 100"
+    plain = run(capsys, *words.split())
+    free = run(capsys, *words.split(), "--draft-tokens", "3", "--acceptance", "1")
+    assert free["tokens_per_step"] == 4 and free["tpot_s"] == pytest.approx(free["verify_s"] / 4)
+    assert free["tpot_s"] < plain["tpot_s"] and plain["weight_bytes"] == 13476831232
+
+
+@pytest.mark.parametrize("words, told", [
+    ("--batch 0", "batch is 0"),
+    ("--context -1", "context is -1"),
+    ("--phase train", "phase is 'train'"),
+    ("--dtype fp9", "dtype is 'fp9'"),
+    ("--weight-dtype bf17", "weight_dtype is 'bf17'"),
+    ("--kv-dtype int4-g32", "only weights"),
+    ("--tensor-parallel 0", "tensor-parallel is 0"),
+    ("--tensor-parallel 2", "tensor-parallel is 2; allowed: 1 to 1"),
+    ("--pipeline-parallel 2", "no way to others"),
+    ("--expert-parallel 2", "no experts"),
+    ("--data-parallel 2 --system dgx-a100", "allowed: 1 to 1, the batch"),
+    ("--draft-model gpt2", "draft-tokens"),
+    ("--acceptance 2 --draft-tokens 2", "acceptance is 2"),
+    ("--kv-tier disk", "tier is 'disk'"),
+    ("--pim", "no memory tier"),
+    ("--parameters nowhere.json", "nowhere.json"),
+    ("--model gpt2 --context 1024", "context + new tokens is 1025; allowed: 1 to 1024"),
+    ("--model gpt3-175b --phase prefill --context 4096", "allowed: 1 to 2048"),
+    ("--model resnet50", "model is 'resnet50'"),
+    ("--system a100", "a100"),
+])  # fmt: skip
+def test_bad_input_is_one_line(capsys, words, told):
+    base = {"--model": "llama-2-7b", "--system": "a100-80gb"}
+    given = words.split()
+    for flag, value in base.items():
+        given += [] if flag in given else [flag, value]
+    assert main(["serve", *given]) == 2
+    error = capsys.readouterr().err
+    assert told in error and error.count("\n") == 1
