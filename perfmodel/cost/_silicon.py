@@ -31,9 +31,9 @@ def phy_area_mm2(interfaces, bytes_per_s, phy_mm2_per_bytes_per_s):
 
 
 def die_areas_mm2(system: System) -> Float[Array, "D"]:
-    """Every chiplet with its die-to-die interfaces, one for each neighbour."""
+    """Every chiplet with its die-to-die interfaces, one for each neighbour, or one to a switch."""
     package = system.package
-    neighbours = jnp.sum(jnp.asarray(package.hops) == 1, axis=1)
+    neighbours = 1 if package.switched else jnp.sum(jnp.asarray(package.hops) == 1, axis=1)
     density = system.technology.packaging.phy_mm2_per_bytes_per_s
     phys = phy_area_mm2(neighbours, package.link_bytes_per_s, density)
     return chiplet_area_mm2(system.chiplets, system.technology) + phys
@@ -67,15 +67,19 @@ def package_usd(dies_usd, area_mm2, n_dies, technology: Technology) -> Float[Arr
 
 
 def system_price(system: System) -> Price:
-    """Dies, package and memory of a system."""
+    """Dies, package and memory of a system. Around a switch every chiplet is in a package of its own (the switch costs nothing here)."""
     technology = system.technology
     p, areas = technology.packaging, die_areas_mm2(system)
     some = p.io_dies > 0  # a die of no area would divide by zero in the gradient
     io_usd = jnp.where(some, p.io_dies * known_good_die_usd(jnp.where(some, p.io_die_mm2, 1.0), technology), 0.0)
-    dies = jnp.sum(known_good_die_usd(areas, technology)) + io_usd
-    area = jnp.sum(areas) + p.io_dies * p.io_die_mm2
-    package = package_usd(dies, area, system.n_chiplets + p.io_dies, technology)
-    return Price(dies, package, jnp.sum(jnp.asarray(system.memory.usd)))
+    chips = known_good_die_usd(areas, technology)
+    if not system.package.switched:
+        chips, areas, together = jnp.sum(chips), jnp.sum(areas), system.n_chiplets
+    else:
+        together = 1
+    dies = chips + io_usd
+    package = package_usd(dies, areas + p.io_dies * p.io_die_mm2, together + p.io_dies, technology)
+    return Price(jnp.sum(dies), jnp.sum(package), jnp.sum(jnp.asarray(system.memory.usd)))
 
 
 def system_usd(system: System) -> Float[Array, ""]:

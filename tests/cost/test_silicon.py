@@ -81,12 +81,14 @@ def test_price_of_every_system(name):
     system = pm.systems.load(name)
     process = system.technology
     parts, areas = process.packaging, np.asarray(die_areas_mm2(system), float).tolist()
-    areas += [float(parts.io_die_mm2)] * int(parts.io_dies)
-    if parts.kind == "organic":
-        expected = sum(price_of_package(areas, process.name))
-    else:
-        dies = sum(sum(price_of_die(a, process.name)) + 0.01 * a for a in areas)
-        expected = dies + carrier_package(dies, sum(areas), len(areas), *CARRIERS[parts.kind])
+    expected = 0.0
+    for inside in [[a] for a in areas] if system.package.switched else [areas]:  # a package for each, or one for all
+        inside = inside + [float(parts.io_die_mm2)] * int(parts.io_dies)
+        if parts.kind == "organic":
+            expected += sum(price_of_package(inside, process.name))
+        else:
+            dies = sum(sum(price_of_die(a, process.name)) + 0.01 * a for a in inside)
+            expected += dies + carrier_package(dies, sum(inside), len(inside), *CARRIERS[parts.kind])
     assert float(system_usd(system)) == pytest.approx(expected + float(np.sum(system.memory.usd)), rel=1e-5)
 
 

@@ -223,6 +223,7 @@ def test_the_busiest_chiplet_bounds_memory_of_its_own(tmp_path, x64):
     np.testing.assert_allclose(made.results[0], [904 / 8192, 1 - 904 / 8192], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_gpus_stage_what_lives_in_the_host(gpt2):
     """Kernels hold the time of device memory; weights in the host cost their bytes over its link besides."""
     system = pm.systems.load("dgx-a100")

@@ -30,7 +30,7 @@ def fabric_of(**leaves) -> Fabric:
     return Fabric(**{name: jnp.asarray(value) for name, value in (values | leaves).items()})
 
 
-@pytest.mark.parametrize("sram", [1.6e4, 3e4, 1e6])
+@pytest.mark.parametrize("sram", [3e4, *(pytest.param(x, marks=pytest.mark.slow) for x in (1.6e4, 1e6))])
 def test_equals_all_convex_partitions(branches, sram):
     fabric = fabric_of(sram_bytes=sram)
     cost: dict[tuple[int, ...], float] = {}

@@ -61,6 +61,7 @@ def test_roofline_by_hand(x64):
     assert of.devices == 1 and of.memory == 1
 
 
+@pytest.mark.slow
 def test_time_is_the_sum_of_its_kernels(x64):
     """An oracle that calls the kernels one by one."""
     of, model = machine(pm.systems.load("dgx-a100")), decoder("llama-2-7b")

@@ -12,6 +12,7 @@ works = st.lists(st.floats(0.05, 20.0), min_size=1, max_size=4)
 
 
 @given(works, st.integers(1, 9))
+@pytest.mark.slow
 def test_whole_units_equal_enumeration(work, units):
     work = np.asarray(work, np.float32)
     got = np.asarray(allot(jnp.asarray(work), float(units)))

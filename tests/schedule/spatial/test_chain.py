@@ -59,6 +59,7 @@ def test_the_best_depends_on_the_machine(chain):
     assert len({best_chain(chain, f).cuts for f in FABRICS}) > 1
 
 
+@pytest.mark.slow
 def test_segments_equal_groups(llama_block, node):
     p, f = program(llama_block, 4), fabric(node, sockets=4)
     found = segments(p, f, 12)

@@ -118,6 +118,7 @@ def test_mean_latency_is_that_of_a_simulated_trace(overlap):
     assert float(got) == pytest.approx(simulated, rel=2e-3)
 
 
+@pytest.mark.slow
 def test_latency_jumps_where_hbm_is_full(nodes):
     service = ExpertService(
         nodes["dgx-a100"], "llama-2-7b", 1, residency="any", router_s=0.07, prefill_s=0.03, decode_s=0.002
@@ -165,8 +166,9 @@ def test_gradients_and_batches(x64, nodes):
         def along(x, argument=argument, given=given):
             return latency(*(x if i == argument else v for i, v in enumerate(given)))
 
-        central = (float(along(at + 1e-5)) - float(along(at - 1e-5))) / 2e-5
-        assert float(jax.grad(along)(at)) == pytest.approx(central, rel=1e-5)
+        value = jax.jit(along)
+        central = (float(value(at + 1e-5)) - float(value(at - 1e-5))) / 2e-5
+        assert float(jax.jit(jax.grad(along))(at)) == pytest.approx(central, rel=1e-5)
     counts = jnp.asarray([10.0, 38.0, 39.0, 60.0, 199.0])
     compiled = jax.jit(latency)
     loop = jnp.stack([compiled(1.0, n, 0.8) for n in counts])
@@ -202,6 +204,7 @@ def table(nodes):
     return rows, made
 
 
+@pytest.mark.slow
 def test_table_v_after_fits_of_three_constants(table):
     rows, made = table
     overall = np.asarray([row.overall for row in rows])

@@ -253,6 +253,7 @@ def test_faster_machines_are_not_slower(dgx, gpt, x64, leaf):
     assert all(b <= a * (1 + 1e-12) for a, b in zip(seconds, seconds[1:], strict=False)) and seconds[-1] < seconds[0]
 
 
+@pytest.mark.slow
 def test_recompute_trades_time_for_memory(dgx):
     steps = [
         train("megatron-22b", dgx, TrainingPlan(4, 2048, 8, 1, 1, 4, 1, mode)) for mode in ("none", "selective", "full")
