@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from .._numerics import ceil_through
 from ..workload._operators import LANE_OPS
 from ..workload.zoo._records import Transformer
 
@@ -142,7 +143,7 @@ class Slice(NamedTuple):
 
 def _part(total, parts):
     """The largest of `parts` shares of `total` equal pieces."""
-    return jnp.ceil(total / parts - 1e-6)
+    return ceil_through(total / parts)
 
 
 def kept(k, density: float):

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from .._names import unknown_name
-from .._numerics import safe_divide
+from .._numerics import ceil_through, safe_divide
 from ._decoders import Decoder
 from ._formats import Formats
 from ._kernel_list import Attention, Collective, Gemm, Slice, ends, kinds, layer
@@ -125,10 +125,10 @@ def serve(
     """
     if phase not in PHASES:
         raise unknown_name("phase", phase, PHASES)
-    spec, p = model.spec, point
+    machine, spec, p = machine.one_bandwidth(), model.spec, point
     devices = p.tensor * p.pipeline * p.data
     shared = jnp.maximum(p.expert / p.tensor, 1.0)
-    own = jnp.ceil(p.batch / p.data - 1e-6)  # sequences of a replica
+    own = ceil_through(p.batch / p.data)  # sequences of a replica
     parts = jnp.minimum(jnp.maximum(own, 1.0), p.pipeline)  # micro-batches
     size = own / parts
     held = p.context + (p.tokens if phase == "prefill" else 0.0)
@@ -156,7 +156,7 @@ def serve(
             machine, model, formats, library, place, density, at(size, p.tokens, p.context), True, kv_tier=kv_tier
         )
     elif phase == "prefill":  # passes are near affine in the tokens before them: the mean chunk stands for all
-        passes = jnp.ceil(p.tokens / chunk - 1e-6)
+        passes = ceil_through(p.tokens / chunk)
         before = p.context + (passes - 1) * p.tokens / passes / 2
         run = _one_pass(
             machine,
@@ -174,7 +174,7 @@ def serve(
         run = _one_pass(
             machine, model, formats, library, place, density, at(size, 1.0, held - 1.0), True, prompts, kv_tier=kv_tier
         )
-    stage = jnp.ceil(spec.layers / p.pipeline - 1e-6) / spec.layers
+    stage = ceil_through(spec.layers / p.pipeline) / spec.layers
     handed = rows * spec.width * formats.activation_bytes
     away = devices > machine.devices  # stages in several packages
     hand_s = jnp.where(away, machine.send_s(handed, outside=True), machine.send_s(handed))

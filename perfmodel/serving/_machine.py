@@ -122,6 +122,12 @@ class Machine(eqx.Module):
         wire_s: Any = safe_divide(message_bytes, rate, jnp.inf)
         return self.launch_s + latency + wire_s
 
+    def one_bandwidth(self) -> "Machine":
+        """The same machine, its GPU kernels on the bandwidth of its memory tier: whoever changes that changes their time."""
+        if self.gpu is None:
+            return self
+        return eqx.tree_at(lambda m: m.gpu.dram_bytes_per_s, self, self.tiers.bytes_per_s[self.memory])
+
     def with_devices(self, devices: int) -> "Machine":
         """The same devices, another number of them."""
         return eqx.tree_at(lambda m: m.devices, self, devices)

@@ -17,9 +17,11 @@ from ._kernel_time import LIBRARY, Library
 from ._llm import CLASSES, PHASES, Point, Serving, serve
 from ._machine import Machine, machine
 from ._price import usd_per_device_hour, usd_per_million_tokens
-from ._residency import residency
+from ._residency import residency, usable
 from ._speculative import accepted_tokens, speculative_tpot_s
 from ._storage import activation_bytes, cached_tokens, device_kv_share, device_weight_bytes, kv_bytes_per_token
+
+MOST = 10**12  # of any count: beyond, nothing is meant
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ def checked(request: Request, model: Decoder, of: Machine) -> Request:
         value = getattr(r, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
             raise ValueError(f"{name.replace('_', '-')} is {value!r}; allowed: an integer of at least {low}")
+        if value > MOST:
+            raise ValueError(f"{name.replace('_', '-')} is {value!r}; allowed: at most {MOST:,}")
     for name, high in dict(acceptance=1.0, step_s=math.inf, request_s=math.inf).items():
         if not (0 <= getattr(r, name) <= high and math.isfinite(getattr(r, name))):
             raise ValueError(f"{name.replace('_', '-')} is {getattr(r, name)}; allowed: 0 to {high:g}")
@@ -85,6 +89,8 @@ def checked(request: Request, model: Decoder, of: Machine) -> Request:
         raise ValueError("draft-model is given without draft-tokens; say how many tokens it drafts")
     others = r.pipeline_parallel * r.data_parallel
     tensor = r.tensor_parallel if r.tensor_parallel is not None else max(of.devices // others, 1)
+    if r.offload and usable(of, True) == usable(of):
+        raise ValueError(f"offload: {of.name} has no memory tier behind its {of.tier_names[of.memory]}")
     if isinstance(tensor, bool) or not isinstance(tensor, int) or tensor < 1:
         raise ValueError(f"tensor-parallel is {tensor!r}; allowed: an integer of at least 1")
     if tensor > of.devices:

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from .._numerics import ceil_through
 from ..workload.zoo._records import Transformer
 from ._kernel_list import Gemm, Mixture, Slice, kept, kinds, layer
 
@@ -61,7 +62,7 @@ def device_weight_bytes(spec: Transformer, weight_bytes_each, head_bytes_each, *
     one stage)."""
     first, last = end_elements(spec, tensor)
     blocks = block_elements(spec, tensor, expert, expert_tensor, density)
-    stage = jnp.ceil(spec.layers / pipeline - 1e-6) / spec.layers
+    stage = ceil_through(spec.layers / pipeline) / spec.layers
     shared = spec.vocabulary * (spec.table_width or spec.width) / tensor if spec.tied else 0.0
     outer = jnp.where(pipeline > 1, jnp.maximum(first, last + shared), first + last)
     return (blocks * stage + extra_parameters / (tensor * pipeline)) * weight_bytes_each + outer * head_bytes_each
@@ -83,8 +84,8 @@ def cached_tokens(spec: Transformer, held):
 def device_kv_share(spec: Transformer, tensor=1.0, pipeline=1.0):
     """Share of a sequence's cache on the device that holds most: heads are dealt to tensor ranks (at least one each; latents are
     whole on each), layers to stages."""
-    heads = 1.0 if spec.latent else jnp.maximum(jnp.ceil(spec.kv / tensor - 1e-6), 1.0) / spec.kv
-    return heads * jnp.ceil(spec.layers / pipeline - 1e-6) / spec.layers
+    heads = 1.0 if spec.latent else jnp.maximum(ceil_through(spec.kv / tensor), 1.0) / spec.kv
+    return heads * ceil_through(spec.layers / pipeline) / spec.layers
 
 
 def activation_bytes(spec: Transformer, rows, activation_bytes_each, sequences, tensor=1.0):

@@ -79,9 +79,11 @@ def training_shape(spec: Transformer, *, dropout: bool | None = None) -> Trainin
 
     Raises ValueError for what a training step does not know: experts, latent attention, windows that differ between layers.
     """
-    for field in ("latent", "experts", "table_width", "types", "qk_norm"):
+    unknown = dict(latent="latent attention", experts="experts", table_width="a narrow token table", types="token types",
+                   qk_norm="norms of queries and keys")  # fmt: skip
+    for field, what in unknown.items():
         if getattr(spec, field):
-            raise ValueError(f"{field} is {getattr(spec, field)}; training steps know dense decoders without it")
+            raise ValueError(f"the model has {what}; training steps know dense decoders without")
     if len(set(spec.windows)) > 1:
         raise ValueError("windows differ between layers; training steps know one window for all")
     if spec.order == "sandwich":

@@ -91,7 +91,7 @@ def test_devices_leave_replicas(capsys):
     (["--devices", "12"], "--devices is 12; allowed: a multiple of tensor x pipeline parallel = 8"),
     (["--devices", "16", "--data-parallel", "3"], "--data-parallel is 3; allowed with 16 devices: 2"),
     (["--model", "gpt3"], "--model is 'gpt3': did you mean gpt2 or gpt3-175b"),
-    (["--model", "mixtral-8x7b"], "mixtral-8x7b: experts"),
+    (["--model", "mixtral-8x7b"], "mixtral-8x7b: the model has experts"),
     (["--system", "dgx-a10"], "did you mean dgx-a100"),
     (["--dropout", "maybe"], "--dropout is 'maybe'"),
     (["--parameters", "/nowhere.json"], "/nowhere.json"),

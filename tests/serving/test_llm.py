@@ -129,6 +129,31 @@ def test_gradients_are_central_differences(x64, phase, system, name):
     assert np.all(slope <= 1e-9) and np.all(np.isfinite(slope))
 
 
+@pytest.mark.parametrize("phase", ["decode", "prefill"])
+def test_gradient_of_the_batch_is_what_one_more_sequence_takes(x64, phase):
+    """Whole sequences count as such, with the slope between them."""
+    of, model = machine(pm.systems.load("sn40l")), decoder("llama-2-7b")
+    formed, _ = formats(of)
+
+    def seconds(batch):
+        found = serve(
+            of, model, formed, point(context=1000, tokens=500 if phase == "prefill" else 1, batch=batch), phase=phase
+        )
+        return found.ttft_s if phase == "prefill" else found.tpot_s
+
+    run = jax.jit(jax.value_and_grad(seconds))
+    (eight, slope), (nine, _) = run(jnp.asarray(8.0)), run(jnp.asarray(9.0))
+    assert float(slope) == pytest.approx(float(nine - eight), rel=1e-3)
+    assert float(run(jnp.asarray(8.5))[0]) == float(nine)
+
+
+def test_bandwidth_of_the_memory_is_that_of_the_kernels(x64):
+    of = machine(pm.systems.load("a100-80gb"))
+    faster = eqx.tree_at(lambda m: m.tiers.bytes_per_s, of, of.tiers.bytes_per_s * 2)
+    before, after = (served("llama-2-7b", "", of=x, context=2048, batch=4) for x in (of, faster))
+    assert float(after.tpot_s) < 0.75 * float(before.tpot_s) and float(after.mbu) <= 1
+
+
 @pytest.mark.parametrize("phase", ["decode", *(pytest.param(p, marks=pytest.mark.slow) for p in ("prefill", "mixed"))])
 def test_jit_and_vmap(phase):
     of, model = machine(pm.systems.load("dgx-h100")), decoder("mixtral-8x7b")
