@@ -1,5 +1,6 @@
 """What every test shares: a compilation cache that outlives the session, float64 on request, the usual workloads."""
 
+import gc
 import os
 import platform
 import tempfile
@@ -31,6 +32,19 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 settings.register_profile("perfmodel", deadline=None, max_examples=40)  # no deadline: a first call compiles
 settings.load_profile("perfmodel")
+
+
+MOST_MAPPINGS = 3  # Linux allows a process 65,530
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_mappings():
+    """Every compiled program is some memory mappings, and a process that runs out of them is aborted: let go of old programs."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
