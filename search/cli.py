@@ -3,6 +3,7 @@
 import argparse
 import sys
 from dataclasses import fields
+from importlib import import_module
 
 from . import _show as show
 
@@ -114,14 +115,16 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--out", metavar="DIR", help="where to write both: CSV files, and a tornado plot a metric")
 
     made = command(
-        "models", _models, "list the models, or show one: operators, work, bytes, caches, and what would bound it"
+        "models",
+        _told("_models_command", "models"),
+        "list the models, or show one: operators, work, bytes, caches, and what would bound it",
     )
     made.add_argument("name", nargs="?", metavar="NAME|FILE")
     made.add_argument("--system", metavar="NAME|FILE", help="also say what bounds each operator on it")
     add_option_flags(made)
     made = command(
         "import",
-        _import,
+        _told("_models_command", "imported"),
         "read a model that others wrote (.onnx, .pt2, a directory with config.json) and show what it asks for",
     )
     made.add_argument("file", metavar="FILE|DIR")
@@ -141,7 +144,11 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("kind", metavar="KIND", help="gpu-kernels")
     made.add_argument("file", metavar="FILE")
     made.add_argument("--out", required=True, metavar="PARAMETERS", help="parameter file to write (JSON)")
-    made = command("place", _place, "place operators on unlike devices for least latency, by any published method")
+    made = command(
+        "place",
+        _told("_place_command", "placed"),
+        "place operators on unlike devices for least latency, by any published method",
+    )
     made.add_argument("--instance", metavar="FILE", help="JSON: devices, device_memory_bytes, tasks, edges")
     made.add_argument("--workload", metavar="NAMES", help="instead: models or workload files, comma-separated, ...")
     made.add_argument(
@@ -161,23 +168,31 @@ def _parser() -> argparse.ArgumentParser:
     add_option_flags(made)
     from ._experts_command import add_expert_flags
 
-    made = command("experts", _experts, "a router and many experts: capacity, switching, nodes, latency")
+    made = command(
+        "experts",
+        _told("_experts_command", "experts"),
+        "a router and many experts: capacity, switching, nodes, latency",
+    )
     add_expert_flags(made)
     from ._memory_command import add_memory_flags
 
     made = command(
-        "memory-design", _memory_design, "SRAM, HBM and DDR of least latency for a budget, by gradient descent"
+        "memory-design",
+        _told("_memory_command", "memory_designed"),
+        "SRAM, HBM and DDR of least latency for a budget, by gradient descent",
     )
     add_memory_flags(made)
     from ._train_command import add_train_flags
 
-    made = command("train", _train, "a training step: time, utilisation, memory, what it is spent on")
+    made = command(
+        "train", _told("_train_command", "trained"), "a training step: time, utilisation, memory, what it is spent on"
+    )
     add_train_flags(made)
     from ._serve_command import add_serve_flags
 
     made = command(
         "serve",
-        _serve,
+        _told("_serve_command", "served"),
         "a language model in service: latency, throughput, memory, energy, cost at one point of operation",
     )
     add_serve_flags(made)
@@ -247,20 +262,6 @@ def _evaluate(arguments) -> None:
     show.output(answer, arguments.json, lambda a: "\n\n".join([show.metrics_text(a), *paragraphs]))
 
 
-def _models(arguments) -> None:
-    from ._models_command import models
-
-    answer, text = models(arguments)
-    show.output(answer, arguments.json, lambda _: text)
-
-
-def _import(arguments) -> None:
-    from ._models_command import imported
-
-    answer, text = imported(arguments)
-    show.output(answer, arguments.json, lambda _: text)
-
-
 def _systems(arguments) -> None:
     show.output(show.systems(arguments), arguments.json, show.systems_text)
 
@@ -278,39 +279,14 @@ def _calibrate(arguments) -> None:
     show.output(calibrated(arguments.kind, arguments.file, arguments.out), arguments.json, calibrated_text)
 
 
-def _place(arguments) -> None:
-    from ._place_command import placed
+def _told(module: str, name: str):
+    """The command whose function gives (JSON, text); its module is loaded when it runs."""
 
-    answer, text = placed(arguments)
-    show.output(answer, arguments.json, lambda _: text)
+    def run(arguments) -> None:
+        answer, text = getattr(import_module(f".{module}", __package__), name)(arguments)
+        show.output(answer, arguments.json, lambda _: text)
 
-
-def _train(arguments) -> None:
-    from ._train_command import trained
-
-    answer, text = trained(arguments)
-    show.output(answer, arguments.json, lambda _: text)
-
-
-def _memory_design(arguments) -> None:
-    from ._memory_command import memory_designed
-
-    answer, text = memory_designed(arguments)
-    show.output(answer, arguments.json, lambda _: text)
-
-
-def _experts(arguments) -> None:
-    from ._experts_command import experts
-
-    answer, text = experts(arguments)
-    show.output(answer, arguments.json, lambda _: text)
-
-
-def _serve(arguments) -> None:
-    from ._serve_command import served
-
-    answer, text = served(arguments)
-    show.output(answer, arguments.json, lambda _: text)
+    return run
 
 
 def _plot(arguments) -> None:

@@ -67,8 +67,6 @@ def test_monarch_intensities_and_verdicts_on_an_a100():
 
 
 def test_the_zoos_monarch_is_the_same_example():
-    if "monarch" not in pm.models.names():
-        pytest.skip("monarch is not built in")
     zoo, here = pm.models.load("monarch", batch=256, rows=64, depth=256, columns=512, width=8), monarch()
     for backend in BACKENDS:
         a, b = (intensity(w, fuse(w, backend)) for w in (zoo, here))
@@ -262,8 +260,6 @@ _MODELS = (
 @pytest.mark.parametrize("name", _MODELS)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_nothing_is_lost(name, backend):
-    if name not in pm.models.names():
-        pytest.skip(f"{name} is not built in")
     workload = pm.models.load(name)
     fusion = fuse(workload, backend)
     coarse, found, unfused = (

@@ -1,8 +1,7 @@
-"""Operators of ONNX one by one, against counts worked out by hand."""
+"""Operators of ONNX one by one, against counts worked out by hand; parameters and graphs."""
 
 import string
 import warnings
-from collections import Counter
 from math import prod
 
 import numpy as np
@@ -10,54 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfmodel.workload import KINDS, ImportedModelWarning, Workload, exact_macs
-from perfmodel.workload.importers import import_onnx
-
 onnx = pytest.importorskip("onnx")
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from onnx import TensorProto, helper  # noqa: E402
+from onnx_nodes import BOOL, I8, I64, U8, F, ints, kinds, load_in, node, number, row, value, weight  # noqa: E402
 
-node = helper.make_node
-F, I8, U8, I64, BOOL = (getattr(TensorProto, t) for t in ("FLOAT", "INT8", "UINT8", "INT64", "BOOL"))
-
-
-def weight(name, *dims, elem=F):
-    """An initialiser of which only the shape is there."""
-    return TensorProto(name=name, data_type=elem, dims=dims)
-
-
-def ints(name, *values):
-    return numpy_helper.from_array(np.asarray(values, np.int64), name)
-
-
-def number(name, value, dtype=np.float32):
-    return numpy_helper.from_array(np.asarray(value, dtype), name)
-
-
-def value(name, *dims, elem=F):
-    return helper.make_tensor_value_info(name, elem, dims)
+from perfmodel.workload import ImportedModelWarning, exact_macs  # noqa: E402
 
 
 @pytest.fixture
 def load(tmp_path):
     return lambda *args, **options: load_in(tmp_path, *args, **options)
-
-
-def load_in(folder, nodes, inputs, outputs, stored=(), *, functions=(), opset=21, sparse=(), **options) -> Workload:
-    graph = helper.make_graph(nodes, "g", inputs, [value(o) if isinstance(o, str) else o for o in outputs], stored)
-    graph.sparse_initializer.extend(sparse)
-    domains = [("", opset), ("com.microsoft", 1), ("own", 1)]
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid(*d) for d in domains], functions=functions)
-    path = folder / "model.onnx"
-    path.write_bytes(made.SerializeToString())
-    return import_onnx(path, **options)
-
-
-def kinds(w) -> dict:
-    return dict(Counter(KINDS[k] for k in w.operators.kind))
-
-
-def row(w, i) -> dict:
-    return {name: getattr(w.operators, name)[i] for name in w.operators.__dataclass_fields__}
 
 
 @pytest.mark.parametrize("x, w, attributes, out", [
@@ -248,237 +209,6 @@ def test_weights_of_four_bits(load):
     nodes = [node("DequantizeLinear", ["w", "s"], ["d"], axis=1), node("MatMul", ["x", "d"], ["y"])]
     got = load(nodes, [value("x", 3, 64)], ["y"], four)
     assert got.parameters == 640 and got.weight_bytes == 320
-
-
-# control flow
-
-
-def body(nodes, inputs, outputs, stored=()):
-    return helper.make_graph(nodes, "body", inputs, outputs, stored)
-
-
-def dense_loop(trips, **more):
-    """x = x @ w, so many times."""
-    inner = body(
-        [node("Identity", ["c"], ["co"]), node("MatMul", ["h", "w"], ["ho"])],
-        [value("i", elem=I64), value("c", elem=BOOL), value("h", 4, 8)], [value("co", elem=BOOL), value("ho", 4, 8)],
-    )  # fmt: skip
-    return [node("Loop", [trips, "", "x"], ["y"], body=inner, name="loop", **more)]
-
-
-@pytest.mark.parametrize("trips", [1, 7, 2047, 2049, 100_000])
-def test_loop_is_its_body_times_its_trips(load, trips):
-    got = load(dense_loop("n"), [value("x", 4, 8)], ["y"], [ints("n", trips), weight("w", 8, 8)])
-    assert got.macs == trips * 4 * 8 * 8 and got.parameters == 64
-    assert got.n_operators == (trips if 2 * trips <= 4096 else 1)
-
-
-def test_a_long_loop_that_ends_at_once(load):
-    nodes = dense_loop("n")
-    nodes[0].attribute[0].g.node[0].CopyFrom(node("Identity", ["never"], ["co"]))
-    stored = [ints("n", 100_000), weight("w", 8, 8), number("never", False, np.bool_)]
-    assert load(nodes, [value("x", 4, 8)], ["y"], stored).macs == 256
-
-
-def test_loop_of_unknown_length(load):
-    inputs, stored = [value("x", 4, 8), value("n", elem=I64)], [weight("w", 8, 8)]
-    with pytest.warns(ImportedModelWarning, match="trip count of 'loop' is not known and set to 1"):
-        assert load(dense_loop("n"), inputs, ["y"], stored).macs == 256
-    assert load(dense_loop("n"), inputs, ["y"], stored, bind={"loop": 50}).macs == 50 * 256
-
-
-def test_while_loop_whose_condition_is_arithmetic(load):
-    inner = body(
-        [node("Add", ["k", "one"], ["ko"]), node("Less", ["ko", "five"], ["co"]), node("MatMul", ["h", "w"], ["ho"])],
-        [value("i", elem=I64), value("c", elem=BOOL), value("k", elem=I64), value("h", 4, 8)],
-        [value("co", elem=BOOL), value("ko", elem=I64), value("ho", 4, 8)],
-    )  # fmt: skip
-    loop = node("Loop", ["", "true", "zero", "x"], ["k", "y"], body=inner)
-    stored = [number("one", 1, np.int64), number("five", 5, np.int64), number("zero", 0, np.int64), number("true", True, np.bool_),
-              weight("w", 8, 8)]  # fmt: skip
-    assert load([loop], [value("x", 4, 8)], ["y"], stored).macs == 5 * 256
-
-
-def test_loop_whose_state_grows(load):
-    """A cache that gets one row longer in each of six trips: 2 + 3 + ... + 7 products of eight."""
-    nodes = [node("Identity", ["c"], ["co"]), node("Concat", ["h", "x"], ["ho"], axis=0), node("MatMul", ["ho", "t"], ["s"]),
-             node("ReduceSum", ["s"], ["r"])]  # fmt: skip
-    starts = [value("i", elem=I64), value("c", elem=BOOL), value("h", "n", 8)]
-    ends = [value("co", elem=BOOL), value("ho", "n", 8), value("r", 1, 1)]
-    loop = node("Loop", ["n", "", "x"], ["h", "sums"], body=body(nodes, starts, ends))
-    start = node("Transpose", ["x"], ["t"])
-    got = load([start, loop], [value("x", 1, 8)], ["h", "sums"], [ints("n", 6)])
-    assert got.macs == 8 * sum(range(2, 8)) and kinds(got)["attention_gemm"] == 6
-    uneven = node("Loop", ["n", "", "x"], ["h", "sums"], body=body(nodes, starts, [*ends[:2], value("s", "n", 1)]))
-    with pytest.raises(ValueError, match="results of different shapes do not stack"):
-        load([start, uneven], [value("x", 1, 8)], ["h", "sums"], [ints("n", 6)])
-
-
-@pytest.mark.parametrize("steps", [9, 5000])
-def test_scan(load, steps):
-    inner = body(
-        [node("MatMul", ["e", "w"], ["a"]), node("MatMul", ["h", "r"], ["b"]), node("Add", ["a", "b"], ["s"]),
-         node("Tanh", ["s"], ["ho"]), node("Identity", ["ho"], ["out"])],
-        [value("h", 2, 8), value("e", 2, 5)], [value("ho", 2, 8), value("out", 2, 8)],
-    )  # fmt: skip
-    scan = node("Scan", ["h0", "x"], ["h", "y"], body=inner, num_scan_inputs=1)
-    head = node("MatMul", ["y", "v"], ["z"])
-    stored = [weight("w", 5, 8), weight("r", 8, 8), weight("v", 8, 3), weight("h0", 2, 8)]
-    got = load([scan, head], [value("x", steps, 2, 5)], ["z", "h"], stored)
-    assert got.macs == steps * 2 * (5 * 8 + 8 * 8 + 8 * 3)
-    assert got.parameters - 16 * (got.parameters > 128) <= 40 + 64 + 24
-    assert got.operators.in_elements[-1] == steps * 16
-    entering = got.input_bytes.sum(axis=1) + got.outside_in_bytes
-    np.testing.assert_allclose(entering, got.operators.in_elements * got.operators.in_bits / 8)
-
-
-def branches():
-    small = body([node("MatMul", ["x", "w"], ["p"])], [], [value("p", 4, 8)])
-    large = body([node("MatMul", ["x", "w"], ["q"]), node("MatMul", ["q", "w"], ["r"])], [], [value("r", 4, 8)])
-    return node("If", ["c"], ["y"], then_branch=small, else_branch=large, name="if")
-
-
-def test_if_with_a_known_and_with_an_unknown_condition(load):
-    x, w = value("x", 4, 8), weight("w", 8, 8)
-    assert load([branches()], [x], ["y"], [w, number("c", True, np.bool_)]).macs == 256
-    assert load([branches()], [x], ["y"], [w, number("c", False, np.bool_)]).macs == 512
-    with pytest.warns(
-        ImportedModelWarning, match="condition of 'if' is not known; the costlier branch is taken .else_branch"
-    ):
-        assert load([branches()], [x, value("c", elem=BOOL)], ["y"], [w]).macs == 512
-
-
-def test_functions_of_the_model_are_run_in_place(load):
-    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("own", 1)]
-    inner = helper.make_function("own", "Twice", ["a", "m"], ["b"],
-                                 [node("MatMul", ["a", "m"], ["t"]), node("MatMul", ["t", "m"], ["b"])], opsets)  # fmt: skip
-    flat = node("Flatten", ["a"], ["f"])
-    flat.attribute.append(onnx.AttributeProto(name="axis", ref_attr_name="at", type=onnx.AttributeProto.INT))
-    outer = helper.make_function("own", "Outer", ["a", "m"], ["b"], [flat, node("Twice", ["f", "m"], ["b"], domain="own")],
-                                 opsets, attributes=["at"])  # fmt: skip
-    nodes = [node("Outer", ["x", "w"], ["y"], domain="own", at=2)]
-    got = load(nodes, [value("x", 3, 4, 8)], ["y"], [weight("w", 8, 8)], functions=[inner, outer])
-    assert got.macs == 2 * 12 * 64 and got.parameters == 64
-    again = helper.make_function("own", "Outer", ["a"], ["b"], [node("Outer", ["a"], ["b"], domain="own")], opsets)
-    with pytest.raises(ValueError, match="more than 24 deep"):
-        load([node("Outer", ["x"], ["y"], domain="own")], [value("x", 1)], ["y"], functions=[again])
-
-
-# vectors, views, patterns
-
-
-def test_norms_pools_reductions_embeddings(load):
-    x = value("x", 2, 6, 8, 8)
-    scale = [weight(n, 6) for n in "sbmv"]
-    got = load([node("BatchNormalization", ["x", *"sbmv"], ["y"])], [x], ["y"], scale)
-    assert kinds(got) == {"batch_norm": 1} and got.parameters == 12  # not the statistics
-    for kind in ("InstanceNormalization", "GroupNormalization"):
-        more = {"num_groups": 2} if kind.startswith("Group") else {}
-        assert kinds(load([node(kind, ["x", "s", "b"], ["y"], **more)], [x], ["y"], scale)) == {"group_norm": 1}
-    got = load([node("MaxPool", ["x"], ["y"], kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)], [x], ["y"])
-    assert got.operators.out_elements.tolist() == [2 * 6 * 16] and got.operators.lane_ops.tolist() == [2 * 6 * 16 * 9]
-    got = load([node("GlobalAveragePool", ["x"], ["y"])], [x], ["y"])
-    assert kinds(got) == {"avg_pool": 1} and got.operators.lane_ops.tolist() == [2 * 6 * 64]
-    got = load([node("ReduceSum", ["x", "a"], ["y"], keepdims=0)], [x], ["y"], [ints("a", -1, 1)])
-    assert (
-        kinds(got) == {"reduce": 1} and got.operators.out_elements.tolist() == [16] and got.operators.lane_ops[0] == 768
-    )
-    got = load([node("Gather", ["t", "i"], ["y"])], [value("i", 2, 5, elem=I64)], ["y"], [weight("t", 100, 16)])
-    assert kinds(got) == {"embedding": 1} and got.parameters == 1600 and got.operators.weight_elements[0] == 0
-    assert got.outside_in_bytes[0] == 10 * 8 + 160 * 4
-    got = load([node("TopK", ["x", "k"], ["y", "i"])], [x], ["y"], [ints("k", 3)])
-    assert kinds(got) == {"top_k": 1} and got.operators.out_elements[0] == 2 * 6 * 8 * 3
-
-
-def test_fourier_transforms(load):
-    got = load([node("DFT", ["x"], ["y"], axis=1)], [value("x", 3, 64, 2)], ["y"], opset=17)
-    assert kinds(got) == {"fft": 1} and got.operators.lane_ops[0] == 3 * 5 * 64 * 6
-    got = load(
-        [node("STFT", ["x", "st", "w"], ["y"])],
-        [value("x", 2, 400)],
-        ["y"],
-        [number("st", 100, np.int64), weight("w", 128)],
-    )
-    assert got.operators.lane_ops[0] == 2 * 3 * 5 * 128 * 7 and got.operators.out_elements[0] == 2 * 3 * 65 * 2
-
-
-def test_views_cost_nothing(load):
-    nodes = [
-        node("Split", ["x", "sizes"], ["a", "b"], axis=1), node("Reshape", ["a", "shape"], ["c"]), node("Cast", ["c"], ["d"], to=10),
-        node("Relu", ["d"], ["e"]), node("Slice", ["b", "zero", "two", "zero"], ["f"]), node("Tanh", ["f"], ["g"]),
-        node("Flatten", ["g"], ["h"]), node("Unsqueeze", ["h", "zero"], ["i"]), node("Concat", ["h", "h"], ["j"], axis=1),
-        node("Sigmoid", ["j"], ["k"]),
-    ]  # fmt: skip
-    stored = [ints("sizes", 4, 2), ints("shape", 0, -1, 2), ints("zero", 0), ints("two", 2)]
-    got = load(nodes, [value("x", 8, 6)], ["e", "k"], stored)
-    assert kinds(got) == {"relu": 1, "tanh": 1, "sigmoid": 1}
-    at = {name.split("_")[0]: i for i, name in enumerate(got.names)}
-    assert got.outside_in_bytes[at["Relu"]] == 8 * 4 * 4 and got.outside_in_bytes[at["Tanh"]] == 2 * 2 * 4
-    assert got.operators.out_bits[at["Relu"]] == 16
-    assert got.input_bytes[at["Sigmoid"]].sum() == 4 * 4  # the same four elements twice: read once
-
-
-def test_transpositions_cost_nothing_where_a_product_reads_them(load):
-    x = value("x", 2, 8, 4, 16)
-    heads = [node("Transpose", ["x"], ["t"], perm=[0, 2, 1, 3]), node("Transpose", ["t"], ["u"], perm=[0, 1, 3, 2]),
-             node("MatMul", ["t", "u"], ["s"]), node("Transpose", ["s"], ["o"], perm=[0, 2, 1, 3])]  # fmt: skip
-    assert kinds(load(heads, [x], ["o"])) == {"attention_gemm": 1, "copy": 1}  # the last one is an output
-    assert kinds(load([*heads[:3], node("Relu", ["t"], ["r"])], [x], ["s", "r"])) == {
-        "copy": 1,
-        "attention_gemm": 1,
-        "relu": 1,
-    }
-    still = [node("Transpose", ["x"], ["t"], perm=[1, 0, 2]), node("Relu", ["t"], ["y"])]
-    assert kinds(load(still, [value("x", 1, 5, 7)], ["y"])) == {"relu": 1}  # moves no element
-
-
-GELU = [node("Div", ["x", "r"], ["d"]), node("Erf", ["d"], ["e"]), node("Add", ["e", "one"], ["a"])]
-TANH = [
-    node("Pow", ["x", "three"], ["p"]), node("Mul", ["p", "r"], ["q"]), node("Add", ["x", "q"], ["s"]), node("Mul", ["s", "r"], ["t"]),
-    node("Tanh", ["t"], ["u"]), node("Add", ["one", "u"], ["a"]),
-]  # fmt: skip
-ENDS = [
-    [node("Mul", ["x", "a"], ["m"]), node("Mul", ["m", "h"], ["y"])],
-    [node("Mul", ["x", "h"], ["m"]), node("Mul", ["m", "a"], ["y"])],
-    [node("Mul", ["a", "h"], ["m"]), node("Mul", ["x", "m"], ["y"])],
-]
-SCALARS = [number(n, v) for n, v in (("r", 1.4), ("one", 1.0), ("h", 0.5), ("three", 3.0), ("eps", 1e-5), ("two", 2.0))]
-
-
-@pytest.mark.parametrize("end", ENDS)
-@pytest.mark.parametrize("start", [GELU, TANH])
-def test_gelu(load, start, end):
-    got = load([*start, *end], [value("x", 4, 8)], ["y"], SCALARS)
-    assert kinds(got) == {"gelu": 1} and got.operators.in_elements.tolist() == [32] and got.parameters == 0
-    assert "gelu" not in kinds(load([*start, *end], [value("x", 4, 8)], ["y", "a"], SCALARS))  # its inside is read
-
-
-def test_silu(load):
-    nodes = [node("Sigmoid", ["x"], ["s"]), node("Mul", ["x", "s"], ["y"])]
-    assert kinds(load(nodes, [value("x", 4, 8)], ["y"])) == {"silu": 1}
-    other = [node("Sigmoid", ["x"], ["s"]), node("Mul", ["z", "s"], ["y"])]
-    assert kinds(load(other, [value("x", 4, 8), value("z", 4, 8)], ["y"])) == {"sigmoid": 1, "mul": 1}
-
-
-@pytest.mark.parametrize("square", [node("Pow", ["c", "two"], ["q"]), node("Mul", ["c", "c"], ["q"])])
-@pytest.mark.parametrize("divided", [
-    [node("Div", ["c", "r1"], ["n"])],
-    [node("Reciprocal", ["r1"], ["i"]), node("Mul", ["c", "i"], ["n"])],
-    [node("Div", ["one", "r1"], ["i"]), node("Mul", ["i", "c"], ["n"])],
-])  # fmt: skip
-def test_layer_and_rms_norm(load, square, divided):
-    start = [node("ReduceMean", ["x"], ["m"], axes=[-1]), node("Sub", ["x", "m"], ["c"])]
-    inside = [square, node("ReduceMean", ["q"], ["v"], axes=[-1]), node("Add", ["v", "eps"], ["w"]), node("Sqrt", ["w"], ["r1"]),
-              *divided, node("Mul", ["n", "g"], ["y"])]  # fmt: skip
-    stored = [*SCALARS, weight("g", 8), weight("b", 8)]
-    layer = [*start, *inside, node("Add", ["y", "b"], ["z"])]
-    got = load(layer, [value("x", 4, 8)], ["z"], stored, opset=13)
-    assert kinds(got) == {"layer_norm": 1} and got.parameters == 16
-    root = [node(n.op_type, ["x" if i == "c" else i for i in n.input], n.output) for n in inside]
-    for made, source in zip(root, inside, strict=True):
-        made.attribute.extend(source.attribute)
-    got = load(root, [value("x", 4, 8)], ["y"], stored, opset=13)
-    assert kinds(got) == {"rms_norm": 1} and got.parameters == 8
 
 
 # parameters
