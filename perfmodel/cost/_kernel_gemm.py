@@ -3,8 +3,8 @@
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from ..hardware import Gpu
@@ -12,24 +12,18 @@ from ._kernel_parts import (
     Positive,
     Precision,
     chosen,
+    fourth_power,
+    fourth_root,
     l2_hit,
     overlapped,
     peak_ops_per_s,
     pipeline_stages,
     precision,
-    with_power_limit,
+    slowdown_at_power_limit,
 )
+from ._kernel_tiles import K_STEP, NEVER_S, ODD_WIDTH, TILE_M, TILE_N, Product, Tiles, fastest_s
 
-_K_STEP = 64.0
-# Thread-block tiles of cuBLAS and CUTLASS, and how many blocks may share one tile's K loop. Widths that are no power of
-# two need the instructions that came with tensor copies (Hopper's wgmma takes any multiple of 8).
-_TILES = ((16, 64), (16, 128), (32, 64), (32, 128), (64, 64), (64, 128), (64, 256), (128, 64), (128, 128), (128, 256),
-          (256, 128), (128, 160), (128, 192))  # fmt: skip
-_SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
-_CANDIDATES = np.array([(m, n, s) for m, n in _TILES for s in _SPLITS], float)
-_ODD_WIDTH = np.log2(_CANDIDATES[:, 1]) % 1 > 0
 _SPLIT_SYNC_CYCLES = 1000.0
-_NEVER_S = 1e9
 
 
 class GemmParameters(eqx.Module):
@@ -86,20 +80,16 @@ def gemm_s(
     forward pass; finite in benchmarks that repeat one kernel. Raises ValueError for an unknown kind.
     """
     form = precision(kind)
-    candidates: Any = jnp.asarray(_CANDIDATES.T)
-    tile_m, tile_n, split = candidates
-    units = gpu.multiprocessors
     clock = gpu.clock_hz
     l2_bytes_per_s = parameters.l2_efficiency * gpu.l2_bytes_per_cycle * clock
     dram_bytes_per_s = parameters.dram_efficiency * gpu.dram_bytes_per_s
 
     if loads is None:
-        groups, rows, row_tiles = 1.0, m, jnp.ceil(m / tile_m)
+        groups, rows, heights, parts = 1.0, m, jnp.asarray(m, float)[None], jnp.ones(1)
     else:
-        takes_part = jnp.minimum(loads, 1.0)
-        height: Any = jnp.where(loads > 0, loads / jnp.maximum(takes_part, 1e-9), 0.0)
-        groups, rows = jnp.sum(takes_part), jnp.sum(loads)
-        row_tiles = jnp.sum(takes_part * jnp.ceil(height / tile_m[:, None]), axis=1)
+        parts = jnp.minimum(loads, 1.0)
+        heights = jnp.where(loads > 0, loads / jnp.maximum(parts, 1e-9), 0.0)
+        groups, rows = jnp.sum(parts), jnp.sum(loads)
     weights = groups * k * n * form.weight_bytes
     inputs = rows * k * form.activation_bytes
     outputs = rows * n * 2.0
@@ -108,37 +98,41 @@ def gemm_s(
     missed = missed + inputs * (1 - l2_hit(2 * inputs, l2_bytes)) + outputs
     dram_s = missed / dram_bytes_per_s
     l2_s = (weights + inputs + outputs) / l2_bytes_per_s
+    memory_s4 = fourth_power(dram_s) + fourth_power(l2_s)
 
-    k_steps = jnp.ceil(k / split / _K_STEP)
-    blocks = row_tiles * jnp.ceil(n / tile_n) * split
-    waves = jnp.ceil(blocks / units)
-    rate = parameters.tensor_efficiency * peak_ops_per_s(gpu, form.eight_bit) / units
-    tensor_s = waves * 2 * tile_m * tile_n * k_steps * _K_STEP / rate
-    feed_s = tensor_s * parameters.tensor_efficiency * parameters.balanced_edge * (1 / tile_m + 1 / tile_n) / 2
-    stage_bytes = _K_STEP * (tile_m * form.activation_bytes + tile_n * form.weight_bytes)
-    stages: Any = pipeline_stages(gpu, stage_bytes, parameters.copy_stages)
-    latency_s = waves * k_steps * parameters.load_latency_s / stages
-    bound: list[Any] = [
-        with_power_limit(gpu, tensor_s, parameters.pj_per_op, parameters.settle_s),
-        feed_s,
-        latency_s,
-        dram_s,
-        l2_s,
-    ]
-    if form.dequantises is not False:
-        widen_s = waves * k_steps * _K_STEP * tile_n / (parameters.widen_per_cycle * clock)
-        bound.append(chosen(form.dequantises, widen_s, 0.0))
-    join_s = split * outputs * 4.0 / l2_bytes_per_s + parameters.split_cost * _SPLIT_SYNC_CYCLES / clock
-    seconds: Any = (parameters.launch_cycles + waves * parameters.block_cycles) / clock + overlapped(*bound)
-    seconds = seconds + jnp.where(split > 1, join_s, 0.0)
-    seconds = jnp.min(jnp.where(_ODD_WIDTH & (gpu.tensor_copies == 0), _NEVER_S, seconds))
-    streamed = parameters.gemv_share * parameters.launch_cycles / clock + overlapped(dram_s, l2_s)
+    product = Product(
+        heights, parts, k, gpu.multiprocessors, slowdown_at_power_limit(gpu, parameters.pj_per_op) - 1, parameters.settle_s,
+        memory_s4, parameters.launch_cycles / clock, parameters.block_cycles / clock, outputs * 4.0 / l2_bytes_per_s,
+        parameters.split_cost * _SPLIT_SYNC_CYCLES / clock,
+    )  # fmt: skip
+    seconds: Any = fastest_s(*_as_floats((product, _tiles(parameters, gpu, form, n))))
+    streamed = parameters.gemv_share * parameters.launch_cycles / clock + fourth_root(memory_s4)
     if loads is None:
         seconds = jnp.where(m == 1, jnp.minimum(seconds, streamed), seconds)
     if form.quantises is not False:
         converted_s = parameters.quantise_cycles / clock + rows * k * 3.0 / dram_bytes_per_s
         seconds = seconds + chosen(form.quantises, converted_s, 0.0)
     return seconds
+
+
+def _tiles(parameters: GemmParameters, gpu: Gpu, form: Precision, n) -> Tiles:
+    """A step of the K loop: bound by the tensor cores, and beside them by operand path, latency of loads, and widening."""
+    rate = parameters.tensor_efficiency * peak_ops_per_s(gpu, form.eight_bit) / gpu.multiprocessors
+    tensor_s = 2 * TILE_M * TILE_N * K_STEP / rate
+    feed_s = tensor_s * parameters.tensor_efficiency * parameters.balanced_edge * (1 / TILE_M + 1 / TILE_N) / 2
+    stage_bytes = K_STEP * (TILE_M * form.activation_bytes + TILE_N * form.weight_bytes)
+    stages: Any = pipeline_stages(gpu, stage_bytes, parameters.copy_stages)
+    load_s = parameters.load_latency_s / stages
+    beside: list[Any] = [feed_s, load_s]
+    if form.dequantises is not False:
+        widen_s = K_STEP * TILE_N / (parameters.widen_per_cycle * gpu.clock_hz)
+        beside.append(chosen(form.dequantises, widen_s, 0.0))
+    barred_s = jnp.where(ODD_WIDTH & (gpu.tensor_copies == 0), NEVER_S, 0.0)
+    return Tiles(jnp.asarray(TILE_M), jnp.ceil(n / TILE_N), tensor_s, overlapped(*beside), barred_s)
+
+
+def _as_floats(tree):
+    return jax.tree.map(lambda x: jnp.asarray(x, float), tree)
 
 
 def plain_roofline_s(gpu: Gpu, operations, moved_bytes, *, eight_bit: bool = False) -> Float[Array, ""]:

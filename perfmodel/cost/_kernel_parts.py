@@ -13,8 +13,9 @@ Positive = float | Float[Array, ""]  # a fitted constant
 _L2_EDGE = 20  # cyclic use under least-recently-used replacement: nearly all or nothing
 _NEVER_BYTES = 1e15
 _REFERENCE_CLOCK_HZ = 1.7e9
-# powers of very small times underflow in float32, so times are added up in nanoseconds
-_UNIT_S = 1e-9
+# float32: in microseconds the fourth power of any time from a femtosecond to an hour neither vanishes nor overflows
+_UNIT_S = 1e-6
+_LEAST_S = 1e-15
 
 
 class Precision(NamedTuple):
@@ -50,10 +51,19 @@ def precision(name: str | Precision) -> Precision:
     return PRECISIONS[name]
 
 
+def fourth_power(seconds):
+    """Of a time in microseconds; with `fourth_root` the 4-norm. Squares and roots: powers are several times slower."""
+    return jnp.square(jnp.square(jnp.maximum(seconds, _LEAST_S) / _UNIT_S))
+
+
+def fourth_root(total):
+    """Seconds of a sum of `fourth_power`s."""
+    return jnp.sqrt(jnp.sqrt(total)) * _UNIT_S
+
+
 def overlapped(*seconds):
     """Time of resources that work at once: the 4-norm, so the largest, and 19 % more where two are equally busy."""
-    total = sum(jnp.square(jnp.square(jnp.maximum(s, 1e-15) / _UNIT_S)) for s in seconds)
-    return jnp.sqrt(jnp.sqrt(total)) * _UNIT_S  # squares and roots: powers are several times slower
+    return fourth_root(sum(fourth_power(s) for s in seconds))
 
 
 def l2_hit(footprint_bytes, l2_bytes):
@@ -90,7 +100,11 @@ def slowdown_at_power_limit(gpu: Gpu, pj_per_op):
 
 def with_power_limit(gpu: Gpu, tensor_s, pj_per_op, settle_s):
     """Time of `tensor_s` of tensor-core work: short kernels run at boost, long ones at the sustained clock."""
-    slow = slowdown_at_power_limit(gpu, pj_per_op) - 1
+    return settled_s(tensor_s, slowdown_at_power_limit(gpu, pj_per_op) - 1, settle_s)
+
+
+def settled_s(tensor_s, slow, settle_s):
+    """The same, `slow`: by how much the sustained clock is slower."""
     return tensor_s * (1 + slow * tensor_s / (tensor_s + settle_s))
 
 
