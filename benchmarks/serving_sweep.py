@@ -7,7 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from _common import arguments, report
 
-# Measured on two shared x86 cores for the project's reference (peers' table of speed); benchmarks/peers/serving.py runs them beside ours.
+# Measured on two shared x86 cores for the project's reference (peers' table of speed); benchmarks/peers/ runs them beside ours.
 QUOTED = {"LLM-Viewer": 16000.0, "GenZ": 6.0}
 FORMATS = (
     ("bf16", None, None),
