@@ -28,9 +28,9 @@ class Footprint(NamedTuple):
     - `capacity`: experts that count as held: `in_hbm` under residency `hbm`, else `slow` (never below `in_hbm`).
     - `nodes`: least number of nodes that hold all experts so. One of them runs the router.
     - `request_nodes`: nodes that latencies are of: 1 where a node holds all experts in any tier, else `nodes`.
-    - `frames`: experts that the running tiers of those nodes cache together (one less where some are homeless: they swap).
+    - `frames`: experts that the running tiers of those nodes cache together (one less on a node where some are homeless: they swap).
     - `fits`: 1 where one node holds them in the memory asked for.  `missing_bytes`: of what does not fit there.
-    - `homeless`: experts beyond the homes of the slow tier: what makes room then takes the place of what comes, one to each
+    - `homeless`: experts beyond the homes of those nodes' slow tiers: what makes room then takes the place of what comes, one to each
       direction of the link, instead of being dropped.  `runs`: 1 where an expert, router and KV cache fit side by side.
     - `switch_s`: to copy an expert from the slowest tier to the running one (0: there is no slower tier).
     - `landing_s`: that the running tier spends on taking it in.
@@ -92,16 +92,18 @@ def footprint(
         pooled = jnp.ceil((together + (experts - 1.0) * expert_bytes) / hbm)
     else:
         held, holds = jnp.maximum(slow, in_hbm), jnp.maximum(on_node, in_hbm)
-        spread = jnp.where(experts <= holds, 1.0, jnp.ceil(experts / jnp.maximum(held, 1.0)))
+        beside = jnp.maximum(slow + without_router - 1.0, without_router)  # of a node that runs no router
+        spread = 1.0 + jnp.ceil(jnp.maximum(experts - holds, 0.0) / jnp.maximum(beside, 1.0))
         pooled = jnp.ceil(experts * expert_bytes / capacity[last])
     # where not even one expert runs on a node, several nodes hold it together
     nodes = jnp.where(runs > 0, spread, jnp.maximum(jnp.maximum(pooled, jnp.ceil(together / hbm)), 2.0))
     beyond = jnp.where(runs > 0, jnp.maximum(experts - holds, 0.0) * expert_bytes, jnp.maximum(together - hbm, 0.0))
     request_nodes = jnp.where(experts <= on_node, 1.0, nodes)
-    homeless = jnp.where((experts <= on_node) & (experts > in_hbm), jnp.maximum(experts - slow, 0.0), 0.0)
+    frames = in_hbm + (request_nodes - 1.0) * without_router
+    homeless = jnp.where(experts > frames, jnp.maximum(experts - request_nodes * slow, 0.0), 0.0) * runs
     return Footprint(
         in_hbm=in_hbm, slow=slow, on_node=on_node, capacity=held, nodes=nodes,
-        request_nodes=request_nodes, frames=in_hbm + (request_nodes - 1.0) * without_router - jnp.minimum(homeless, 1.0),
+        request_nodes=request_nodes, frames=frames - jnp.minimum(homeless, request_nodes),
         fits=runs * jnp.where(experts <= holds, 1.0, 0.0), missing_bytes=beyond,
         homeless=homeless, runs=runs,
         switch_s=copy_s(memory, expert_bytes, tier), landing_s=expert_bytes / jnp.asarray(memory.write_bytes_per_s)[tier],

@@ -59,6 +59,13 @@ def test_counts_by_hand(nodes, expert_bytes, in_hbm, host, ddr):
         anywhere = plan(nodes[name], 150, "any", expert_bytes)
         assert (int(anywhere.capacity), int(anywhere.on_node)) == (host, host + in_hbm - 1)
         assert (int(anywhere.homeless), int(anywhere.frames)) == (150 - host, in_hbm - 1)
+        each = host + in_hbm  # of a node without router, which has room for one more in HBM and keeps a frame free
+        many = [int(plan(nodes[name], host + in_hbm - 1 + n * each, "any", expert_bytes).nodes) for n in (0, 1, 4)]
+        assert many == [1, 2, 5]
+        crowded = plan(nodes[name], host + in_hbm + each, "any", expert_bytes)
+        assert int(crowded.nodes) == 3 and int(crowded.homeless) == 0 and int(crowded.frames) == 3 * in_hbm + 2
+        full = plan(nodes[name], host + in_hbm - 1 + each, "any", expert_bytes)
+        assert int(full.homeless) == 2 * in_hbm - 1 and int(full.frames) == 2 * in_hbm + 1 - 2
     node = plan(nodes["sn40l-node"], 850, "any", expert_bytes)  # 12 TiB of DDR
     assert (int(node.capacity), int(node.nodes), bool(node.fits)) == (ddr, 1, True)
     assert int(plan(nodes["sn40l-node"], ddr + 100, "any", expert_bytes).nodes) == 2
