@@ -56,7 +56,7 @@ def trained(a) -> tuple[dict, str]:
 
     import perfmodel as pm
     from perfmodel._names import unknown_name
-    from perfmodel.serving import FITTED, machine, train, usual_plan
+    from perfmodel.serving import FITTED, least_devices, machine, train, usual_plan
 
     if a.dropout not in (None, "on", "off"):
         raise unknown_name("--dropout", a.dropout, ("on", "off"))
@@ -71,10 +71,15 @@ def trained(a) -> tuple[dict, str]:
             overlap_gradients=a.overlap_gradients,
         )  # fmt: skip
         step = train(a.model, device, plan, dropout=None if a.dropout is None else a.dropout == "on")
+        least = (
+            None
+            if step.fits
+            else least_devices(a.model, device, plan, dropout=None if a.dropout is None else a.dropout == "on")
+        )
     except ValueError as error:
         field, _, rest = str(error).partition(" ")
         raise ValueError(f"--{field.replace('_', '-')} {rest}" if hasattr(a, field) else str(error)) from None
-    answer = _told(a, plan, device, step, FITTED)
+    answer = _told(a, plan, device, step, least, FITTED)
     if a.out:
         _write(a.out, answer)
     return answer, _text(answer)
@@ -93,21 +98,20 @@ def _replicas(a, in_package: int) -> int:
     return a.devices // group
 
 
-def _told(a, plan, device, step, constants) -> dict:
+def _told(a, plan, device, step, least, constants) -> dict:
     from dataclasses import asdict
     from math import ceil
 
     seconds = float(step.step_s)
     tokens = plan.batch * plan.sequence
     needed, capacity = float(step.needed_bytes), float(step.capacity_bytes)
-    state = sum(float(getattr(step.memory, name)) for name in _MEMORY[:3]) * plan.devices
     return dict(
         model=a.model, system=device.name, **asdict(plan), devices=plan.devices, packages=ceil(plan.devices / device.devices),
         microbatches=plan.microbatches, step_s=seconds, tokens_per_s=tokens / seconds,
         tokens_per_s_per_device=tokens / seconds / plan.devices,
         mfu=float(step.mfu), hfu=float(step.hfu), model_flops=2 * float(step.model_macs), hardware_flops=2 * float(step.hardware_macs),
         breakdown={name: float(getattr(step, name)) for name in _PARTS}, fits=bool(step.fits), needed_bytes=needed,
-        capacity_bytes=capacity, missing_bytes=max(needed - capacity, 0.0), least_devices=max(1, ceil(state / capacity)),
+        capacity_bytes=capacity, missing_bytes=max(needed - capacity, 0.0), least_devices=least,
         memory={name: float(getattr(step.memory, name)) for name in (*_MEMORY, "layer_activations_bytes")},
         parameters_per_device=float(step.memory.parameters), energy_j=float(step.energy_j),
         energy_per_token_j=float(step.energy_j) / tokens, power_w=float(step.energy_j) / seconds,
@@ -139,8 +143,12 @@ def _text(t: dict) -> str:
         lines.append(f"  {name[:-6]:22}{t['memory'][name] / 1e9:<12.5g}GB")
     if not t["fits"]:
         lines.append(
-            f"DOES NOT FIT: {t['missing_bytes'] / 1e9:.5g} GB too much; weights, gradients and optimizer alone take "
-            f"{t['least_devices']} devices"
+            f"DOES NOT FIT: {t['missing_bytes'] / 1e9:.5g} GB too much; "
+            + (
+                f"{t['least_devices']} devices would hold it"
+                if t["least_devices"]
+                else "neither more tensor ranks nor more stages would hold it"
+            )
         )
     kept = ", ".join(f"{name} {c['value']:g} ({c['source']})" for name, c in t["constants"].items())
     lines.append(f"{'constants':24}{kept}")

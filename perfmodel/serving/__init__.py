@@ -43,6 +43,7 @@ from ._training import training_step as training_step
 from ._training_memory import TrainingMemory as TrainingMemory
 from ._training_memory import layer_activation_bytes as layer_activation_bytes
 from ._training_plan import TrainingPlan as TrainingPlan
+from ._training_plan import least_devices as least_devices
 from ._training_plan import train as train
 from ._training_plan import usual_plan as usual_plan
 from ._training_shape import TrainingShape as TrainingShape

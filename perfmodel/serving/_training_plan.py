@@ -1,6 +1,6 @@
 """What a training run asks for: sizes and degrees of parallelism, checked; and its step."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import equinox as eqx
 import jax
@@ -13,7 +13,7 @@ from ._decoders import decoder
 from ._machine import Machine
 from ._machine import machine as machine_of
 from ._training import FITTED, TrainingStep, training_step
-from ._training_memory import RECOMPUTE, STATE_BYTES
+from ._training_memory import RECOMPUTE, STATE_BYTES, training_memory
 from ._training_shape import TrainingShape, training_shape
 from ._training_time import TrainingConstants
 
@@ -154,6 +154,45 @@ def train(
         names = tuple(given[name] for name in _NAMES)
         step = _step(shape, machine, constants, numbers, names, machine.memory)
         return jax.tree.map(np.asarray, step)
+
+
+def least_devices(
+    model: str, system: System | Machine, plan: TrainingPlan, *, dropout: bool | None = None
+) -> int | None:
+    """Fewest devices on which a step fits its memory: of all tensor ranks in a package and pipeline stages that the model divides into,
+    with microbatches of one sequence and stages of one part, the rest as in the plan. None: no number of them."""
+    spec = decoder(model).spec
+    with jax.enable_x64(True):
+        machine = system if isinstance(system, Machine) else machine_of(system)
+        known = [
+            replace(plan, tensor_parallel=t, pipeline_parallel=p, interleave=1, microbatch=1)
+            for t in range(1, machine.devices + 1)
+            for p in range(1, spec.layers + 1)
+        ]
+        allowed = [each for each in known if _allowed(each, model, spec, machine)]
+        if not allowed:
+            return None
+        same = ("recompute", "sequence_parallel", "optimizer", "shard_optimizer")
+        shared = {name: getattr(plan, name) for name in same}
+        t, p, n = (
+            np.asarray([getattr(x, name) for x in allowed], float)
+            for name in ("tensor_parallel", "pipeline_parallel", "microbatches")
+        )
+        length = float(plan.sequence)  # of the one sequence of a microbatch
+        memory = training_memory(
+            training_shape(spec, dropout=dropout), tokens=length, sequence=length, microbatches=n, tensor=t, pipeline=p,
+            data=float(plan.data_parallel), interleave=1.0, **shared,
+        )  # fmt: skip
+        enough = np.asarray(memory.total_bytes) <= float(machine.tiers.capacity_bytes[machine.memory])
+        return min((x.devices for x, fits in zip(allowed, enough, strict=True) if fits), default=None)
+
+
+def _allowed(plan: TrainingPlan, name: str, spec: Transformer, machine: Machine) -> bool:
+    try:
+        checked(plan, name, spec, machine)
+    except ValueError:
+        return False
+    return True
 
 
 _LARGEST_MICROBATCH, _PARTS = 4, 3
