@@ -20,6 +20,12 @@ def add_serve_flags(made) -> None:
         "--context", type=int, default=1024, metavar="N", help="tokens in the cache; in prefill and mixed the prompt"
     )
     made.add_argument(
+        "--context-limit",
+        type=int,
+        metavar="N",
+        help="longest sequence to allow, 0: any (default: as the model's publisher states)",
+    )
+    made.add_argument(
         "--dtype",
         default="bf16",
         metavar="D",
@@ -34,7 +40,11 @@ def add_serve_flags(made) -> None:
     made.add_argument("--data-parallel", type=int, default=1, metavar="N", help="replicas")
     made.add_argument("--new-tokens", type=int, default=256, metavar="N", help="of an answer (mixed)")
     made.add_argument(
-        "--chunk", type=int, default=0, metavar="N", help="tokens of a prompt that pass at a time (0: all)"
+        "--chunk",
+        type=int,
+        default=0,
+        metavar="N",
+        help="tokens of a prompt that pass at a time (0: all; prefill, mixed)",
     )
     made.add_argument(
         "--draft-model", metavar="NAME", help="speculative decoding: the model that drafts (default: drafting is free)"
@@ -74,13 +84,8 @@ def served(arguments) -> tuple[dict, str]:
     from perfmodel.serving import Request, answer
 
     a = arguments
-    request = Request(
-        model=a.model, phase=a.phase, batch=a.batch, context=a.context, dtype=a.dtype, weight_dtype=a.weight_dtype, kv_dtype=a.kv_dtype,
-        head_dtype=a.head_dtype, tensor_parallel=a.tensor_parallel, pipeline_parallel=a.pipeline_parallel,
-        expert_parallel=a.expert_parallel, data_parallel=a.data_parallel, new_tokens=a.new_tokens, chunk=a.chunk, draft_model=a.draft_model,
-        draft_tokens=a.draft_tokens, acceptance=a.acceptance, offload=a.offload, kv_tier=a.kv_tier, block_tokens=a.block_tokens, pim=a.pim,
-        step_s=a.step_overhead, request_s=a.request_overhead, usd_per_hour=a.usd_per_device_hour,
-    )  # fmt: skip
+    same = {name: getattr(a, name) for name in Request.__dataclass_fields__ if hasattr(a, name)}
+    request = Request(**same, step_s=a.step_overhead, request_s=a.request_overhead, usd_per_hour=a.usd_per_device_hour)
     told = answer(request, pm.systems.load(a.system), parameters=a.parameters, source=a.source)
     return told, _text(told)
 
@@ -125,4 +130,10 @@ def _text(t: dict) -> str:
     total = sum(t["seconds"].values())
     shares = ", ".join(f"{name} {x / total:.0%}" for name, x in t["seconds"].items() if x > 0.005 * total)
     line("time of a pass", shares)
+    line(
+        "times are",
+        "of kernels fitted to measurements"
+        if t["time_model"] != "roofline"
+        else "a bound: a roofline, nothing measured",
+    )
     return "\n".join(lines)

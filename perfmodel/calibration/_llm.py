@@ -5,8 +5,8 @@ What is known of the software is a mechanism, not a constant of a row:
   LM head on every rank, a power limit where the row states one. Weights alone are narrow, activations and cache have 16 bits; the
   cache holds the prompt and half of the answer in the mean.
 - TensorRT-LLM 0.x: separate gate and up products and NCCL alone (fused ones and its own all-reduce came later), element-wise kernels
-  that TensorRT's compiler fused. A request costs `REQUEST_S` besides its kernels: copies of inputs, sampling, and waiting for the
-  host. fp8 stands for weights, activations and cache.
+  that TensorRT's compiler fused, but activations converted to 8 bits by passes of their own. A request costs `REQUEST_S` besides its
+  kernels: copies of inputs, sampling, and waiting for the host. fp8 stands for weights, activations and cache.
 - throughput of v0.6: all `batch` prompts at once, then all answers (static batch, as its benchmark ran).
 - throughput of v1.0: batching in flight. The rows do not say how many sequences: assumed are as many as fit beside the weights in
   `KV_SHARE` of the memory, at most `MOST_SEQUENCES`; steady state (`mixed`).
@@ -41,7 +41,7 @@ MOST_SEQUENCES = 2048.0  # its default largest batch
 _UNITS = {"ttft_ms": "ms", "tpot_ms": "ms", "training_step_s": "s"}
 _SOFTWARE = {
     "gpt-fast": Library(fused_gate=False, generated=True, replicated_head=True),
-    "trtllm 0": Library(fused_gate=False, generated=True, nccl=True),
+    "trtllm 0": Library(fused_gate=False, generated=True, nccl=True, fused_conversion=False),
 }
 
 

@@ -41,19 +41,23 @@ class Formats(NamedTuple):
     eight_bit_attention: Any = False
 
 
-def bits(name: str, field: str) -> tuple[float, float]:
+def bits(name: str, field: str, *, plain: bool = False) -> tuple[float, float]:
     """(bits of a stored element with its share of scales, share of elements stored) of a format: those of workloads, `fp4`, and
-    grouped ones (`int4-g32`: a scale and a zero of 16 bits for 32 weights). Raises ValueError for an unknown name."""
+    grouped ones (`int4-g32`: a scale and a zero of 16 bits for 32 weights). Raises ValueError for an unknown name; `plain`: also for
+    a grouped or sparse one."""
     base, grouped, size = name.partition(_GROUPED)
     base = _ALIASES.get(base, base)
-    if grouped:
+    more = [] if plain else ["int4-gN", "int8-gN", "NAME-sparsePERCENT"]
+    if grouped and not plain:
         if base not in ("int4", "int8") or not size.isdigit() or int(size) < 1:
             raise ValueError(f"{field} is {name!r}; allowed with groups: int4-gN or int8-gN, N weights to a scale")
         return DTYPES[base] + 32.0 / int(size), 1.0
     try:
         form = stored(base, field)
     except ValueError:
-        raise unknown_name(field, name, [*DTYPES, "int4-gN", "int8-gN", "NAME-sparsePERCENT"]) from None
+        raise unknown_name(field, name, [*DTYPES, *more]) from None
+    if plain and (grouped or form.density != 1):
+        raise ValueError(f"{field} is {name!r}; only weights may be sparse or grouped (weight-dtype)")
     return form.bits, form.density
 
 
@@ -67,16 +71,12 @@ def formats(machine: Machine, dtype: str = "bf16", weight_dtype: str | None = No
 
     Raises ValueError for an unknown format, and for activations or caches that are sparse or grouped.
     """
-    activation, dense = bits(dtype, "dtype")
-    if dense != 1 or _GROUPED in dtype:
-        raise ValueError(f"dtype is {dtype!r}; only weights may be sparse or grouped (weight_dtype)")
-    weight, density = bits(weight_dtype or dtype, "weight_dtype")
-    cache, dense = bits(kv_dtype or dtype, "kv_dtype")
-    if dense != 1 or (kv_dtype and _GROUPED in kv_dtype):
-        raise ValueError(f"kv_dtype is {kv_dtype!r}; only weights may be sparse or grouped (weight_dtype)")
-    head, dense = bits(head_dtype, "head_dtype") if head_dtype else (weight, 1.0)
+    activation, _ = bits(dtype, "dtype", plain=True)
+    weight, density = bits(dtype if weight_dtype is None else weight_dtype, "weight-dtype")
+    cache, _ = bits(dtype if kv_dtype is None else kv_dtype, "kv-dtype", plain=True)
+    head, dense = (weight, 1.0) if head_dtype is None else bits(head_dtype, "head-dtype")
     if dense != 1:
-        raise ValueError(f"head_dtype is {head_dtype!r}; only weights of blocks may be sparse")
+        raise ValueError(f"head-dtype is {head_dtype!r}; only weights of blocks may be sparse")
     rate = 0 if activation > 8.25 else (1 if activation > 4.5 else 2)
     of_blocks, of_head = _kernel(weight, activation), _kernel(head, activation)
     made = Formats(weight / 8, head / 8, activation / 8, cache / 8, rate, of_blocks, of_head)

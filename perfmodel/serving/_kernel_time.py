@@ -24,6 +24,8 @@ class Library(NamedTuple):
       moves its activations.
     - `pim`: decode attention, and products of one row, are done by the processors of the memory tier that holds their operands.
     - `nccl`: collectives by NCCL alone, without the libraries' one-shot all-reduce.
+    - `fused_conversion`: the kernel before a product of 8 bits hands its results over in 8 bits; else a pass of its own converts them, as
+      in measured kernels.
     """
 
     fused_gate: bool = True
@@ -32,6 +34,7 @@ class Library(NamedTuple):
     fused_layers: bool = True
     pim: bool = False
     nccl: bool = False
+    fused_conversion: bool = True
 
 
 LIBRARY = Library()
@@ -42,7 +45,7 @@ def kernel_seconds(machine: Machine, formats: Formats, library: Library, kernels
     if machine.gpu is None:
         return [_roofline_s(machine, formats, library, kernel) for kernel in kernels]
     gemms = [k for k in kernels if isinstance(k, Gemm)]
-    times = iter(_gemms_s(machine, formats, gemms))
+    times = iter(_gemms_s(machine, formats, library, gemms))
     vectors = [k for k in kernels if isinstance(k, Vector)]
     moved = iter(_vectors_s(machine, formats, library, vectors))
     found = []
@@ -69,12 +72,16 @@ def _of_each(gemms: list[Gemm], block: Any, head: Any):
     return jax.tree.map(lambda b, h: _stacked([h if g.head else b for g in gemms]), block, head)
 
 
-def _gemms_s(machine: Machine, formats: Formats, gemms: list[Gemm]) -> list[Any]:
+def _gemms_s(machine: Machine, formats: Formats, library: Library, gemms: list[Gemm]) -> list[Any]:
     """All products in one program: the axis is theirs. Products with weights of their own are one with all their columns."""
     if not gemms:
         return []
     gpu = _at_rate(machine, formats)
     m, n, k = (_stacked(list(x)) for x in zip(*[(g.m, g.n * g.groups, g.k) for g in gemms], strict=True))
+    if library.fused_conversion:
+        formats = formats._replace(
+            gemm=formats.gemm._replace(quantises=False), head=formats.head._replace(quantises=False)
+        )
     kinds = _of_each(gemms, formats.gemm, formats.head)
     constants = _of_each(gemms, formats.constants, formats.head_constants)
 

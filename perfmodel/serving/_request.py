@@ -14,22 +14,25 @@ from ..hardware import System
 from ._decoders import Decoder, decoder
 from ._formats import Formats, formats
 from ._kernel_time import LIBRARY, Library
-from ._llm import CLASSES, PHASES, Point, Serving, serve
+from ._llm import ALONE, PHASES, Beside, Point, Serving, serve
 from ._machine import Machine, machine
+from ._pass import CLASSES
 from ._price import usd_per_device_hour, usd_per_million_tokens
 from ._residency import residency, usable
-from ._speculative import accepted_tokens, speculative_tpot_s
+from ._speculative import accepted_tokens, speculated
 from ._storage import activation_bytes, cached_tokens, device_kv_share, device_weight_bytes, kv_bytes_per_token
 
 MOST = 10**12  # of any count: beyond, nothing is meant
+_PADDING = 1024  # rows by which token tables are padded to even sizes
 
 
 @dataclass(frozen=True)
 class Request:
     """What to serve and how. `context`: of decode the tokens in the cache, of prefill and mixed the prompt. `None`: the default.
 
-    - `new_tokens`: of an answer (mixed).  `chunk`: tokens of a prompt that pass at a time, 0: all.
-    - `draft_model`, `draft_tokens`, `acceptance`: speculative decoding; without a model drafting costs nothing.
+    - `context_limit`: longest sequence to allow, 0: any; learned positions end where they end.
+    - `new_tokens`: of an answer (mixed).  `chunk`: tokens of a prompt that pass at a time (prefill, mixed), 0: all.
+    - `draft_model`, `draft_tokens`, `acceptance`: speculative decoding; without a model drafting takes no time and no memory.
     - `offload`: tiers behind a host too; `kv_tier`: name of the tier where the cache begins; `block_tokens`: of a page
       of the cache, 0: none.
     - `pim`: decode attention and products of one token in the memory's own processors.
@@ -43,6 +46,7 @@ class Request:
     weight_dtype: str | None = None
     kv_dtype: str | None = None
     head_dtype: str | None = None
+    context_limit: int | None = None
     tensor_parallel: int | None = None
     pipeline_parallel: int = 1
     expert_parallel: int = 1
@@ -67,9 +71,11 @@ def checked(request: Request, model: Decoder, of: Machine) -> Request:
     if r.phase not in PHASES:
         raise unknown_name("phase", r.phase, PHASES)
     least = dict(batch=1, context=0 if r.phase == "decode" else 1, pipeline_parallel=1, expert_parallel=1, data_parallel=1, new_tokens=1,
-                 chunk=0, draft_tokens=0, block_tokens=0)  # fmt: skip
+                 chunk=0, draft_tokens=0, block_tokens=0, context_limit=0)  # fmt: skip
     for name, low in least.items():
         value = getattr(r, name)
+        if name == "context_limit" and value is None:
+            continue
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
             raise ValueError(f"{name.replace('_', '-')} is {value!r}; allowed: an integer of at least {low}")
         if value > MOST:
@@ -79,10 +85,7 @@ def checked(request: Request, model: Decoder, of: Machine) -> Request:
             raise ValueError(f"{name.replace('_', '-')} is {getattr(r, name)}; allowed: 0 to {high:g}")
     if r.usd_per_hour is not None and not (math.isfinite(r.usd_per_hour) and r.usd_per_hour >= 0):
         raise ValueError(f"usd-per-device-hour is {r.usd_per_hour}; allowed: a number of at least 0")
-    longest = r.context + {"decode": 1 + r.draft_tokens, "prefill": 0, "mixed": r.new_tokens}[r.phase]
-    if model.limit and longest > model.limit:
-        what = {"decode": "context + new tokens", "prefill": "context", "mixed": "context + new-tokens"}[r.phase]
-        raise ValueError(f"{model.name}: {what} is {longest}; allowed: 1 to {model.limit} (learned positions)")
+    _check_length(r, model)
     if r.draft_tokens and r.phase != "decode":
         raise ValueError(f"draft-tokens is {r.draft_tokens}; speculative decoding goes with phase decode")
     if r.draft_model and not r.draft_tokens:
@@ -120,31 +123,69 @@ def checked(request: Request, model: Decoder, of: Machine) -> Request:
     return Request(**{**r.__dict__, "tensor_parallel": tensor})
 
 
+def _check_length(r: Request, model: Decoder) -> None:
+    """Raises ValueError for a sequence longer than learned positions, or than the publisher states (decode: without the new tokens)."""
+    what = "context + new-tokens" if r.phase == "mixed" else "context"
+    longest = r.context + (r.new_tokens if r.phase == "mixed" else 0)
+    ahead = 1 + r.draft_tokens if r.phase == "decode" else 0
+    if model.limit and longest + ahead > model.limit:
+        what = "context + new tokens" if ahead else what
+        raise ValueError(f"{model.name}: {what} is {longest + ahead}; allowed: 1 to {model.limit} (learned positions)")
+    limit = model.published if r.context_limit is None else r.context_limit
+    if limit and longest > limit:
+        whose = "as published; context-limit sets another, 0 none" if r.context_limit is None else "context-limit"
+        raise ValueError(f"{model.name}: {what} is {longest}; allowed: 1 to {limit} ({whose})")
+
+
+def _draft(r: Request, model: Decoder) -> Decoder | None:
+    """The model that drafts. Raises ValueError for one of another vocabulary (tables padded by less than 1024 rows count as one)."""
+    if not r.draft_model:
+        return None
+    small = decoder(r.draft_model)
+    ours, theirs = model.spec.vocabulary, small.spec.vocabulary
+    if abs(ours - theirs) >= _PADDING:
+        raise ValueError(
+            f"draft-model {small.name} has {theirs:,} tokens in its vocabulary, {model.name} {ours:,}; it has to draft the same tokens"
+        )
+    _check_length(r, small)
+    return small
+
+
 def answer(request: Request, system: System, *, parameters: str | None = None, source: str | None = None,
            library: Library = LIBRARY) -> dict[str, Any]:  # fmt: skip
     """The figures of a request as plain numbers (None where the phase has none), in float64; see `Serving` for what they are.
 
     Besides: `devices`, `short_bytes` (of all devices) and, where it does not fit, `least_devices` that would hold it (None: no number
-    found); `tiers`: bytes by tier; `seconds`: of a pass by class of kernel; `usd_per_device_hour`, `usd_per_million_tokens`.
+    found); `time_model`: `fitted kernels`, or `roofline`, a bound; `seconds`: of a pass by class of kernel; `usd_per_device_hour`,
+    `usd_per_million_tokens`.
 
     Raises ValueError in one line for bad input.
     """
     with jax.enable_x64(True):
         of, model = machine(system, parameters=parameters, source=source), decoder(request.model)
         r = checked(request, model, of)
-        formed, density = formats(of, r.dtype, r.weight_dtype or model.weights or None, r.kv_dtype, r.head_dtype)
+        formed, density = formats(
+            of, r.dtype, model.weights or None if r.weight_dtype is None else r.weight_dtype, r.kv_dtype, r.head_dtype
+        )
         kv_tier = None if r.kv_tier is None else of.tier(r.kv_tier)
         how = library._replace(pim=r.pim)
         options = dict(
             density=density, library=how, offload=r.offload, kv_tier=kv_tier, block_tokens=float(r.block_tokens)
         )
-        point = _point(r)
+        point, draft = _point(r), _draft(r, model)
+        options["beside"] = _beside(r, draft, formed, r.tensor_parallel)
         found = _program(of, model, r.phase, options)(formed, point)
-        told = _told(found, r, of)
+        extra = {}
         if r.draft_tokens:
-            told |= _speculated(r, of, formed, found, point, options)
+            drafting = _drafting(of, draft, formed, point, options)
+            extra = dict(
+                tokens_per_step=float(accepted_tokens(r.draft_tokens, r.acceptance)), verify_s=float(found.tpot_s),
+                draft_s=float(drafting.tpot_s) if drafting else 0.0,
+            )  # fmt: skip
+            found = _speculated(r, of, draft, found, drafting)
+        told = _told(found, r, of) | extra
         told["least_devices"] = (
-            None if told["fits"] else _least_devices(r, of, model, formed, density, point, r.offload)
+            None if told["fits"] else _least_devices(r, of, model, draft, formed, density, r.offload)
         )
         if not told["fits"]:
             told["largest_batch"] = (
@@ -184,33 +225,48 @@ def _told(found: Serving, r: Request, of: Machine) -> dict[str, Any]:
     return dict(
         model=r.model, system=of.name, phase=r.phase, batch=r.batch, context=r.context, dtype=r.dtype, devices=devices,
         tensor_parallel=r.tensor_parallel, pipeline_parallel=r.pipeline_parallel, data_parallel=r.data_parallel,
-        expert_parallel=r.expert_parallel, **told, short_bytes=told["device_short_bytes"] * devices, seconds=busy,
+        expert_parallel=r.expert_parallel, time_model="roofline" if of.gpu is None else "fitted kernels", **told,
+        short_bytes=told["device_short_bytes"] * devices, seconds=busy,
     )  # fmt: skip
 
 
-def _speculated(
-    r: Request, of: Machine, formed: Formats, found: Serving, point: Point, options: dict
-) -> dict[str, Any]:
-    """What changes where a draft model proposes tokens."""
-    draft_s = 0.0
-    if r.draft_model:
-        small = decoder(r.draft_model)
-        one = point._replace(tokens=jnp.asarray(1.0), pipeline=jnp.asarray(1.0), expert=jnp.asarray(1.0),
-                             tensor=jnp.minimum(point.tensor, float(small.spec.heads)))  # fmt: skip
-        draft_s = float(_program(of, small, "decode", options | {"density": 1.0})(formed, one).tpot_s)
-    many = float(accepted_tokens(r.draft_tokens, r.acceptance))
-    tpot_s = float(speculative_tpot_s(found.tpot_s, draft_s, float(r.draft_tokens), r.acceptance))
-    devices = (r.tensor_parallel or 1) * r.pipeline_parallel * r.data_parallel
-    rate = r.batch / tpot_s
-    return dict(
-        tpot_s=tpot_s, tokens_per_s=rate, tokens_per_s_per_user=rate / r.batch, tokens_per_s_per_device=rate / devices,
-        tokens_per_step=many, verify_s=float(found.tpot_s), draft_s=draft_s,
-        energy_j_per_token=float(found.power_w) * tpot_s / r.batch,
+def _drafting(of: Machine, draft: Decoder | None, formed: Formats, point: Point, options: dict) -> Serving | None:
+    """Figures of a pass of the draft: on the tensor ranks of one stage."""
+    if draft is None:
+        return None
+    one = jnp.asarray(1.0)
+    point = point._replace(
+        tokens=one, pipeline=one, expert=one, tensor=jnp.minimum(point.tensor, float(draft.spec.heads))
+    )
+    return _program(of, draft, "decode", options | {"density": 1.0, "beside": ALONE})(formed, point)
+
+
+def _beside(r: Request, draft: Decoder | None, formed: Formats, tensor) -> Beside:
+    """Memory of a draft on each of its devices; elementwise in `tensor`."""
+    if draft is None:
+        return ALONE
+    spec = draft.spec
+    ranks = jnp.minimum(jnp.asarray(tensor, float), float(spec.heads))
+    cached = cached_tokens(spec, r.context + r.draft_tokens + r.block_tokens / 2) * kv_bytes_per_token(
+        spec, formed.kv_bytes
+    )
+    return Beside(
+        device_weight_bytes(spec, formed.weight_bytes, formed.head_bytes, tensor=ranks, expert_tensor=ranks),
+        cached * device_kv_share(spec, ranks),
+    )
+
+
+def _speculated(r: Request, of: Machine, draft: Decoder | None, found: Serving, drafting: Serving | None) -> Serving:
+    tensor, others = r.tensor_parallel or 1, r.pipeline_parallel * r.data_parallel
+    drafts = 0 if draft is None else min(tensor, draft.spec.heads) * r.data_parallel
+    return speculated(
+        found, drafting, batch=float(r.batch), drafted=float(r.draft_tokens), acceptance=r.acceptance,
+        draft_share=drafts / (tensor * others), idle_w=of.static_w * (tensor * others - drafts),
     )  # fmt: skip
 
 
 def _least_devices(
-    r: Request, of: Machine, model: Decoder, formed: Formats, density: float, point: Point, offload: bool
+    r: Request, of: Machine, model: Decoder, draft: Decoder | None, formed: Formats, density: float, offload: bool
 ) -> int | None:
     """The least tensor x pipeline parallel devices of this kind that hold weights, cache and activations; tensor ranks a power of two up
     to the package's devices."""
@@ -219,7 +275,10 @@ def _least_devices(
     t, p = (jnp.asarray(x, float).reshape(-1) for x in np.meshgrid(ranks, np.arange(1, spec.layers + 1), indexing="ij"))
     held = r.context + {"decode": 0.0, "prefill": 0.0, "mixed": r.new_tokens / 2}[r.phase]
     cache = cached_tokens(spec, held + r.block_tokens / 2) * kv_bytes_per_token(spec, formed.kv_bytes)
-    rows = r.batch if r.phase == "decode" else min(r.chunk or r.context, r.context) * r.batch
+    chunk = min(r.chunk or r.context, r.context)
+    entering = {"decode": 1 + r.draft_tokens, "prefill": chunk, "mixed": 1 + r.context / r.new_tokens}[
+        r.phase
+    ] * r.batch
 
     def short(t, p):
         weights = device_weight_bytes(
@@ -227,10 +286,13 @@ def _least_devices(
             extra_parameters=model.extra_parameters,
         )  # fmt: skip
         parts = jnp.minimum(p, float(r.batch))
-        active = activation_bytes(spec, rows / parts, formed.activation_bytes, r.batch / parts, t)
-        return residency(
-            of, weights, r.batch * cache * device_kv_share(spec, t, p), active, offload=offload
-        ).short_bytes
+        rows = entering / parts
+        if r.phase == "mixed":
+            rows = jnp.maximum(rows, r.batch / parts + chunk)
+        active = activation_bytes(spec, rows, formed.activation_bytes, r.batch / parts, t)
+        other = _beside(r, draft, formed, t)
+        kept = r.batch * (cache * device_kv_share(spec, t, p) + other.sequence_bytes)
+        return residency(of, weights + other.weight_bytes, kept, active, offload=offload).short_bytes
 
     enough = np.asarray(jax.vmap(short)(t, p)) <= 0
     return int(np.min(np.asarray(t * p)[enough])) if enough.any() else None

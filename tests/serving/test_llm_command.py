@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+import perfmodel as pm
+from perfmodel.serving import machine
 from search.cli import main
 
 KEYS = {
@@ -91,13 +93,66 @@ def test_speculative_decoding_and_directories(capsys):
     assert free["tpot_s"] < plain["tpot_s"] and plain["weight_bytes"] == 13476831232
 
 
+def test_published_lengths(capsys):
+    """Up to the published length and, if asked, beyond it."""
+    words = "--model llama-2-7b --system a100-80gb --context".split()
+    at_limit = run(capsys, *words, "4096")
+    beyond = run(capsys, *words, "8192", "--context-limit", "0")
+    assert beyond["kv_cache_bytes"] == 2 * at_limit["kv_cache_bytes"]
+
+
+def test_a_draft_takes_memory_time_and_energy(capsys):
+    words = "--model llama-2-13b --system a100-40gb --context 1000 --batch 4 --draft-tokens 3".split()
+    free = run(capsys, *words)
+    told = run(capsys, *words, "--draft-model", "llama-2-7b")
+    small = run(capsys, *"--model llama-2-7b --system a100-40gb --context 1000 --batch 4".split())
+    assert told["device_weight_bytes"] == told["weight_bytes"] + small["weight_bytes"]
+    assert told["weight_bytes"] == free["weight_bytes"]
+    assert told["device_kv_bytes"] == free["device_kv_bytes"] + 4 * 1003 * small["kv_bytes_per_token"]
+    assert not told["fits"] and free["fits"] and told["least_devices"] == 2
+    step_s = 3 * told["draft_s"] + told["verify_s"]
+    assert told["draft_s"] == pytest.approx(small["tpot_s"]) and told["verify_s"] == pytest.approx(free["verify_s"])
+    assert told["tpot_s"] == pytest.approx(step_s / told["tokens_per_step"])
+    assert told["power_w"] * step_s == pytest.approx(
+        3 * small["power_w"] * small["tpot_s"] + free["power_w"] * free["verify_s"]
+    )
+    assert told["energy_j_per_token"] == pytest.approx(told["power_w"] / told["tokens_per_s"])
+    for name in ("mbu", "mfu"):
+        assert told[name] * step_s == pytest.approx(3 * small[name] * small["tpot_s"] + free[name] * free["verify_s"])
+    assert sum(told["seconds"].values()) == pytest.approx(step_s)
+
+
+def test_idle_ranks_of_a_draft_draw_static_power(capsys):
+    """A draft works on one stage of two: half of the devices wait."""
+    words = "--model llama-2-70b --system dgx-a100 --context 500 --draft-tokens 2 --draft-model llama-2-7b"
+    words += " --tensor-parallel 2 --pipeline-parallel 2"
+    told = run(capsys, *words.split())
+    small = run(capsys, *"--model llama-2-7b --system dgx-a100 --context 500 --tensor-parallel 2".split())
+    free = run(capsys, *[w for w in words.split() if w not in ("--draft-model", "llama-2-7b")])
+    step_s = 2 * small["tpot_s"] + free["verify_s"]
+    idle_w = (told["power_w"] * step_s - free["power_w"] * free["verify_s"]) / (2 * small["tpot_s"]) - small["power_w"]
+    static_w = 2 * float(machine(pm.systems.load("dgx-a100")).static_w)
+    assert idle_w == pytest.approx(static_w, rel=1e-6)
+    half = 2 * small["mbu"] * small["tpot_s"] / 2
+    assert told["mbu"] * step_s == pytest.approx(half + free["mbu"] * free["verify_s"])
+
+
 @pytest.mark.parametrize("words, told", [
     ("--batch 0", "batch is 0"),
     ("--context -1", "context is -1"),
     ("--phase train", "phase is 'train'"),
     ("--dtype fp9", "dtype is 'fp9'"),
-    ("--weight-dtype bf17", "weight_dtype is 'bf17'"),
+    ("--weight-dtype bf17", "weight-dtype is 'bf17'"),
+    ("--weight-dtype=", "weight-dtype is ''"),
     ("--kv-dtype int4-g32", "only weights"),
+    ("--context 4097", "context is 4097; allowed: 1 to 4096 (as published"),
+    ("--context 4000 --new-tokens 97 --phase mixed", "context + new-tokens is 4097"),
+    ("--model tests/data/huggingface/llama-2-7b --context 5000", "allowed: 1 to 4096"),
+    ("--context 200 --context-limit 100", "allowed: 1 to 100 (context-limit)"),
+    ("--model gpt2 --context 1100 --context-limit 0", "allowed: 1 to 1024 (learned"),
+    ("--draft-tokens 2 --draft-model llama-3-8b", "draft-model llama-3-8b has 128,256 tokens in its vocabulary, llama-2-7b 32,000"),
+    ("--model gpt3-175b --draft-tokens 2 --draft-model gpt2 --context 1030", "gpt2: context + new tokens is 1033"),
+    ("--model mamba-2.8b", "model is 'mamba-2.8b', no Transformer decoder; allowed: bloom"),
     ("--tensor-parallel 0", "tensor-parallel is 0"),
     ("--tensor-parallel 2", "tensor-parallel is 2; allowed: 1 to 1"),
     ("--pipeline-parallel 2", "no way to others"),
