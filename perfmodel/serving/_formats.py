@@ -24,6 +24,8 @@ class Formats(NamedTuple):
     - `rate`: index of the peak: 16, 8 or 4 bits.
     - `gemm, head`: how `gemm_s` runs them, with `constants` and `head_constants`; `moe`, `prefill`, `decode`: constants (None: no GPU).
     - `eight_bit_attention`: whether prefill's products run in 8 bits.
+    - `bare_cycles`: launch of a 16-bit product. What an 8-bit one takes beyond belongs to the pass that converts: measurements hold both,
+      and a fit cannot tell their launches apart.
     """
 
     weight_bytes: Any
@@ -39,6 +41,7 @@ class Formats(NamedTuple):
     prefill: Any = None
     decode: Any = None
     eight_bit_attention: Any = False
+    bare_cycles: Any = None
 
 
 def bits(name: str, field: str, *, plain: bool = False) -> tuple[float, float]:
@@ -88,7 +91,7 @@ def formats(machine: Machine, dtype: str = "bf16", weight_dtype: str | None = No
     narrow = rate > 0 and kv == "fp8"
     return made._replace(
         constants=known["gemm", _gemm_name(weight, activation, eight, generated)],
-        head_constants=known["gemm", _gemm_name(head, activation, eight, generated)],
+        head_constants=known["gemm", _gemm_name(head, activation, eight, generated)], bare_cycles=known["gemm", "bf16"].launch_cycles,
         moe=known["moe_ffn", "fp8" if rate and eight == "fp8" else "bf16"],
         prefill=known["attn_prefill", f"{'fp8' if narrow and eight == 'fp8' else 'bf16'}/{kv}"],
         decode=known["attn_decode", f"bf16/{kv}"], eight_bit_attention=narrow and eight == "fp8",
