@@ -34,7 +34,7 @@ settings.register_profile("perfmodel", deadline=None, max_examples=40)  # no dea
 settings.load_profile("perfmodel")
 
 
-MOST_MAPPINGS = 20_000  # Linux allows a process 65,530
+MOST_MAPPINGS = 40_000  # Linux allows a process 65,530
 
 
 @pytest.fixture(autouse=True, scope="module")

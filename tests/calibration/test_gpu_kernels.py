@@ -84,6 +84,7 @@ def test_shipped_constants_are_near_every_measurement():
     assert figures["decode_attention_s"]["all"]["spearman"] > 0.95
 
 
+@pytest.mark.slow
 def test_calibration_improves_and_is_read_back(sample, tmp_path, capsys):
     parameters = tmp_path / "fitted.json"
     assert main(["calibrate", "gpu-kernels", str(sample), "--out", str(parameters), "--json"]) == 0

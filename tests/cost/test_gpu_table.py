@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import evaluate
 
 import perfmodel as pm
 from perfmodel.cost import ElementwiseParameters, GemmParameters, elementwise_s, gemm_s, map_workload
@@ -157,6 +158,7 @@ def large():
     return graph.build()
 
 
+@pytest.mark.slow
 def test_more_dram_bandwidth_never_takes_longer(large, a100):
     rates = np.geomspace(1e11, 1e14, 13)
     table = jax.vmap(lambda rate: pm.cost_table(large, with_bandwidth(a100, rate)).exec_s)(jnp.asarray(rates))
@@ -181,12 +183,13 @@ def test_gradients_against_central_differences(large, a100, x64):
 
 
 @pytest.mark.parametrize("model, system, least_s, most_s", [
-    ("gpt2", "a100-80gb", 1e-3, 1e-2), ("gpt2", "h100-80gb", 0.5e-3, 6e-3), ("resnet50", "a100-80gb", 0.3e-3, 5e-3),
+    pytest.param("gpt2", "a100-80gb", 1e-3, 1e-2, marks=pytest.mark.slow),
+    pytest.param("gpt2", "h100-80gb", 0.5e-3, 6e-3, marks=pytest.mark.slow), ("resnet50", "a100-80gb", 0.3e-3, 5e-3),
 ])  # fmt: skip
 def test_whole_models_take_milliseconds(model, system, least_s, most_s):
     workload, system = pm.models.load(model), pm.systems.load(system)
     schedule = Schedule.on_chiplet(workload, 0)
-    metrics = pm.evaluate(workload, system, schedule)
+    metrics = evaluate(workload, system, schedule)
     assert all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(metrics)) and bool(metrics.feasible)
     assert least_s < float(metrics.latency_s) < most_s
     assert float(metrics.period_s) == pytest.approx(float(jnp.sum(pm.cost_table(workload, system).exec_s)), rel=1e-3)
@@ -206,6 +209,7 @@ def pair(a100, mcm):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_columns_of_other_chiplets_are_untouched(tiny, pair, mcm):
     table, by_type = pm.cost_table(tiny, pair), pm.cost_table(tiny, pair, by_type=True)
     arrays = pm.cost_table(tiny, mcm.with_types(["os"] * 4))
@@ -223,7 +227,7 @@ def test_kinds_may_be_searched(tiny, pair):
     table = pm.cost_table(tiny, pair, by_type=True)
     many = evaluate_many(tiny, pair, Schedule(assignment), kinds=kinds, table=table)
     for b in range(3):
-        one = pm.evaluate(tiny, pair.with_kinds(kinds[b]), Schedule(np.asarray(assignment[b])))
+        one = evaluate(tiny, pair.with_kinds(kinds[b]), Schedule(np.asarray(assignment[b])))
         assert float(many.latency_s[b]) == pytest.approx(float(one.latency_s), rel=1e-4)
         assert float(many.energy_j[b]) == pytest.approx(float(one.energy_j), rel=1e-4)
 
@@ -272,6 +276,7 @@ def command(tmp_path, monkeypatch, capsys):
     return call
 
 
+@pytest.mark.slow
 def test_the_command_takes_fitted_constants(command, tmp_path):
     slow = {"launch_cycles": 1.41e6}
     path = fitted(tmp_path / "p.json", (NAME, "vllm", "gemm", "sq", slow), (NAME, "trt", "gemm", "bf16", slow))

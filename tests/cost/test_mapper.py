@@ -126,6 +126,7 @@ def mapped(tiny, mcm):
     return map_workload(tiny, mcm, "edp", population=64, generations=8)
 
 
+@pytest.mark.slow
 def test_table_of_mapped_nests(tiny, mcm, mapped):
     table, plain = pm.cost_table(tiny, mcm, mappings=mapped, by_type=True), pm.cost_table(tiny, mcm, by_type=True)
     assert mapped.fits.all()

@@ -131,7 +131,7 @@ def test_gradients_against_central_differences(tiny, mcm, x64):
     assert min(shares) > 0 and sum(shares) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("smooth", [False, True])
+@pytest.mark.parametrize("smooth", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_jit_is_eager(tiny, mcm, smooth):
     system = with_chiplets(mcm, **BASE)
     compiled = pm.cost_table(tiny, system, 3, smooth=smooth)

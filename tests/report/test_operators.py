@@ -44,6 +44,7 @@ def test_energy_adds_up_where_memory_is_far(tiny):
     )  # more than the transfers alone
 
 
+@pytest.mark.slow
 def test_energy_adds_up_with_windows_order_and_two_models(tiny, pair):
     both = pm.merge([tiny, tiny])
     n = both.n_operators

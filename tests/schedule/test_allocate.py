@@ -5,6 +5,7 @@ from dataclasses import replace
 import equinox as eqx
 import numpy as np
 import pytest
+from compiled import evaluate
 from hypothesis import given
 from hypothesis import strategies as st
 from tier_systems import FAST, SLOW, load
@@ -68,7 +69,7 @@ def test_addresses_by_hand(bare):
     assert a.spilled_bytes.tolist()[0] >= 8192 and a.over_bytes.tolist() == [0, 0]
     assert a.used_bytes[0] <= 10_000
     # what a schedule with these shares asks of the tiers is what the allocator gave
-    m = pm.evaluate(work, bare, replace(pm.Schedule.on_chiplet(work, 0), tiers=a.shares))
+    m = evaluate(work, bare, replace(pm.Schedule.on_chiplet(work, 0), tiers=a.shares))
     assert float(m.violations[0]) == 0
     moved = [float(a.traffic_bytes[a.tier == t].sum()) for t in (0, 1)]
     rates = np.asarray(m.busy_s)[-2:]

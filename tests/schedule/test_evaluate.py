@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import evaluate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.numpy_evaluate import evaluate_numpy
@@ -32,7 +33,7 @@ def float64_costs(table):
 def test_two_operators_on_two_chiplets_by_hand(mcm):
     """ws: 64 cycles + 128 to fill = 384 ns; ReLU: 4096 / 256 lanes = 16 cycles = 32 ns. Both chiplets keep their weights."""
     with jax.enable_x64(True):
-        m = jax.tree.map(np.asarray, pm.evaluate(two_operators(), mcm, pm.Schedule(np.array([0, 1], np.int32))))
+        m = jax.tree.map(np.asarray, evaluate(two_operators(), mcm, pm.Schedule(np.array([0, 1], np.int32))))
     # input from memory: 200 ns + 4096 B / 64 GB/s = 264 ns; hop: 4096 / 100 GB/s + 35 ns = 75.96 ns; output: 264 ns
     np.testing.assert_allclose(m.latency_s, 264e-9 + 384e-9 + 75.96e-9 + 32e-9 + 264e-9, rtol=1e-9)
     busy = dict(zip(mcm.resource_names, np.asarray(m.busy_s), strict=True))
@@ -56,7 +57,7 @@ def test_two_operators_on_two_chiplets_by_hand(mcm):
     assert np.asarray(m.resident).tolist() == [1, 0, 0, 0]  # chiplet c10 holds no weights
 
 
-@pytest.mark.parametrize("name", ["mcm-2x2", "mcm-3x3"])
+@pytest.mark.parametrize("name", ["mcm-2x2", pytest.param("mcm-3x3", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("buffer_scale", [1.0, 0.06])
 def test_a_batch_of_odd_size_equals_the_numpy_twin(both, name, buffer_scale):
     system = pm.systems.load(name)
@@ -98,6 +99,7 @@ def test_jit_vmap_loop_hard_and_one_hot_agree(tiny, tiny_table, mcm, jitted):
         assert_same(one, relaxed, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_kinds_and_recompute_equal_a_system_of_that_mix(tiny, mcm):
     rng = np.random.default_rng(3)
     assignment = rng.integers(0, 4, (5, tiny.n_operators)).astype(np.int8)
@@ -111,11 +113,12 @@ def test_kinds_and_recompute_equal_a_system_of_that_mix(tiny, mcm):
         system = mcm.with_types([mcm.type_names[k] for k in kinds[i]])
         assert_same(
             jax.tree.map(lambda x, i=i: x[i], mixed),
-            pm.evaluate(tiny, system, pm.Schedule(assignment[i].astype(np.int32))),
+            evaluate(tiny, system, pm.Schedule(assignment[i].astype(np.int32))),
             1e-5,
         )
 
 
+@pytest.mark.slow
 def test_kernels_agree(tiny, tiny_table, mcm):
     assignment = np.random.default_rng(4).integers(0, 4, (9, tiny.n_operators)).astype(np.int8)
     scan, fused = (
@@ -160,7 +163,7 @@ def test_gradients_equal_central_differences(tiny, mcm, smooth):
         system = mcm
         for where, factor in zip(PARAMETERS.values(), factors, strict=True):
             system = eqx.tree_at(where, system, jnp.asarray(where(system)) * factor)
-        m = pm.evaluate(tiny, system, schedule, smooth=smooth)
+        m = evaluate(tiny, system, schedule, smooth=smooth)
         return jnp.log(m.throughput_per_s) + jnp.log(m.latency_s) + jnp.log(m.energy_j)
 
     with jax.enable_x64(True):
@@ -174,6 +177,7 @@ def test_gradients_equal_central_differences(tiny, mcm, smooth):
             )
 
 
+@pytest.mark.slow
 def test_gradient_of_a_relaxed_placement(tiny, tiny_table, mcm):
     rng = np.random.default_rng(5)
     with jax.enable_x64(True):
@@ -182,7 +186,7 @@ def test_gradient_of_a_relaxed_placement(tiny, tiny_table, mcm):
 
         @jax.jit
         def value(x):
-            m = pm.evaluate(
+            m = evaluate(
                 tiny, mcm, pm.Schedule.relaxed(jax.nn.softmax(x)), table=tiny_table, smooth=True, temperature=0.1
             )
             return jnp.log(m.period_s) + jnp.log(m.energy_j)
@@ -213,19 +217,19 @@ def test_more_is_never_slower_and_bounds_hold(tiny, tiny_table, mcm, jitted, see
 def test_an_order_that_changes_nothing_changes_nothing(both, mcm):
     table = pm.cost_table(both, mcm)
     assignment = np.random.default_rng(6).integers(0, 4, both.n_operators).astype(np.int32)
-    plain = pm.evaluate(both, mcm, pm.Schedule(assignment), table=table)
+    plain = evaluate(both, mcm, pm.Schedule(assignment), table=table)
     order = np.argsort(np.r_[np.arange(146) * 2, np.arange(174) * 2 + 1]).astype(np.int32)  # models interleaved
-    assert_same(plain, pm.evaluate(both, mcm, pm.Schedule(assignment, order=order), table=table), 1e-5)
-    backwards = pm.evaluate(both, mcm, pm.Schedule(assignment, order=order[::-1].copy()), table=table)
+    assert_same(plain, evaluate(both, mcm, pm.Schedule(assignment, order=order), table=table), 1e-5)
+    backwards = evaluate(both, mcm, pm.Schedule(assignment, order=order[::-1].copy()), table=table)
     assert not bool(backwards.feasible) and float(backwards.violations[2]) == len(both.source)
 
 
 def test_windows_run_one_after_another(tiny, tiny_table, mcm):
     n = tiny.n_operators
     assignment = (np.arange(n) % 4).astype(np.int32)
-    one = pm.evaluate(tiny, mcm, pm.Schedule(assignment), table=tiny_table)
+    one = evaluate(tiny, mcm, pm.Schedule(assignment), table=tiny_table)
     cut = (np.arange(n) >= n // 2).astype(np.int32)
-    two = pm.evaluate(tiny, mcm, pm.Schedule(assignment, window=cut, n_windows=2), table=tiny_table)
+    two = evaluate(tiny, mcm, pm.Schedule(assignment, window=cut, n_windows=2), table=tiny_table)
     np.testing.assert_allclose(two.busy_s, one.busy_s, rtol=1e-6)
     assert float(two.period_s) > float(one.period_s) and float(two.latency_s) >= float(one.latency_s) * (1 - 1e-6)
 
@@ -237,8 +241,8 @@ def test_contention_by_hand():
 
 def test_sub_batch_amortises_weights_and_scales_the_rest(resnet50, mcm):
     a = np.zeros(resnet50.n_operators, np.int32)
-    one = pm.evaluate(resnet50, mcm, pm.Schedule(a))
-    four = pm.evaluate(resnet50, mcm, pm.Schedule(a, sub_batch=np.float32(4)))
+    one = evaluate(resnet50, mcm, pm.Schedule(a))
+    four = evaluate(resnet50, mcm, pm.Schedule(a, sub_batch=np.float32(4)))
     assert float(four.throughput_per_s) >= float(one.throughput_per_s) * 0.999
     assert float(four.energy_parts_j[3]) < 4 * float(one.energy_parts_j[3])  # weights once for four
     assert float(four.latency_s) > 3 * float(one.latency_s)
@@ -246,7 +250,7 @@ def test_sub_batch_amortises_weights_and_scales_the_rest(resnet50, mcm):
 
 def test_a_buffer_too_small_is_infeasible_not_a_crash(tiny, mcm):
     system = eqx.tree_at(lambda s: s.chiplets.buffer_bytes, mcm, np.full(4, 100.0))
-    m = pm.evaluate(tiny, system, pm.Schedule.on_chiplet(tiny, 0))
+    m = evaluate(tiny, system, pm.Schedule.on_chiplet(tiny, 0))
     assert not bool(m.feasible) and float(m.violations[1]) > 0
     assert all(np.all(np.isfinite(np.asarray(x, float))) for x in jax.tree.leaves(m))
 
@@ -254,7 +258,7 @@ def test_a_buffer_too_small_is_infeasible_not_a_crash(tiny, mcm):
 def test_the_timeline_is_the_latency(both, mcm):
     schedule = greedy_schedule(both, mcm)
     seen = timeline(both, mcm, schedule)
-    m = pm.evaluate(both, mcm, schedule)
+    m = evaluate(both, mcm, schedule)
     for i in range(2):
         end = seen.finish_s[both.model == i].max()
         assert end <= float(m.models.latency_s[i]) <= end * 1.05  # then the output is written

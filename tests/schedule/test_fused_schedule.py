@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import evaluate
 from oracles.numpy_evaluate import evaluate_numpy
 
 import perfmodel as pm
@@ -157,7 +158,16 @@ def costs_of(table):
     return {name: np.asarray(getattr(table, name), np.float64) for name in COSTS}
 
 
-@pytest.mark.parametrize("name, scale", [("gpt2", 0.05), ("gpt2", 0.3), ("resnet50", 0.05), ("resnet50", 1.0)])
+@pytest.mark.parametrize(
+    "name, scale",
+    [
+        ("gpt2", 0.3),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in (("gpt2", 0.05), ("resnet50", 0.05), ("resnet50", 1.0))
+        ),
+    ],
+)
 def test_a_batch_of_odd_size_equals_the_numpy_twin(name, scale, mcm, request):
     workload, rng = request.getfixturevalue(name), np.random.default_rng(1)
     system = with_buffers(mcm, scale=scale, launch_s=1e-6)
@@ -250,6 +260,7 @@ def test_one_hot_placements_orders_and_costs_made_inside_agree(tiny, small, seve
     same(batch, made, 1e-5)
 
 
+@pytest.mark.slow
 def test_no_edge_fused_is_no_fusion(both, mcm):
     """The same numbers to the bit, and as long as nothing is fused, nothing of it is in the program."""
     system = with_buffers(mcm, scale=0.1, launch_s=1e-6)
@@ -292,7 +303,7 @@ def test_gradient_of_relaxed_fusion(tiny, small, smooth, relaxed, x64):
     @jax.jit
     @jax.value_and_grad
     def found(s):
-        m = pm.evaluate(tiny, small, pm.Schedule(where, fusion=s), table=table, smooth=smooth, temperature=0.3)
+        m = evaluate(tiny, small, pm.Schedule(where, fusion=s), table=table, smooth=smooth, temperature=0.3)
         return jnp.log(m.period_s) + jnp.log(m.energy_j) + jnp.log(m.latency_s)
 
     (_, slope), h = found(sigma), 1e-6

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiled import evaluate
 from tier_systems import FAST, SLOW, load
 
 import perfmodel as pm
@@ -51,7 +52,7 @@ def named(m, system):
 def test_a_tensor_costs_what_its_tier_costs_by_hand(system, x64):
     """Input read from the slow tier: 200 ns + 4096 B / 10 GB/s; output to the fast one: 100 ns + 4096 / 50 GB/s."""
     two = two_operators()
-    m = pm.evaluate(two, system, scheduled(two, shares([0, 0], [0, 0], [1, 0])))
+    m = evaluate(two, system, scheduled(two, shares([0, 0], [0, 0], [1, 0])))
     into, out = 200e-9 + 409.6e-9, 100e-9 + 81.92e-9
     np.testing.assert_allclose(m.latency_s, into + 384e-9 + 32e-9 + out, rtol=1e-9)
     busy = named(m, system)
@@ -61,7 +62,7 @@ def test_a_tensor_costs_what_its_tier_costs_by_hand(system, x64):
     assert bool(m.feasible) and m.violations.shape == (5,)
     assert violation_names(system)[3:] == ("memory_bytes fast", "memory_bytes slow")
     # half of everything in either: bytes, energy and the time of the tensor are means
-    half = pm.evaluate(two, system, scheduled(two, TierShares(*[np.full((2, 2), 0.5, np.float32)] * 3)))
+    half = evaluate(two, system, scheduled(two, TierShares(*[np.full((2, 2), 0.5, np.float32)] * 3)))
     busy = named(half, system)
     np.testing.assert_allclose(
         [busy["memory fast"], busy["memory slow"]], [(20.48 + 40.96) * 1e-9, 409.6e-9], rtol=1e-6
@@ -76,7 +77,7 @@ def test_weights_and_results_through_memory_by_hand(bare, weights, result, x64):
     two = two_operators()
     table = pm.cost_table(two, bare)
     again, loads = float(table.input_refetch[0, 0]), float(table.weight_refetch[0, 0])
-    m = pm.evaluate(two, bare, scheduled(two, shares([weights] * 2, [result] * 2, [0, 0])), table=table)
+    m = evaluate(two, bare, scheduled(two, shares([weights] * 2, [result] * 2, [0, 0])), table=table)
     read, write, wait = np.array([100e9, 10e9]), np.array([50e9, 10e9]), np.array([100e-9, 200e-9])
     size = 4096.0
     ready = max(size * again / read[0] + wait[0], size * loads / read[weights] + wait[weights])
@@ -93,7 +94,7 @@ def test_weights_and_results_through_memory_by_hand(bare, weights, result, x64):
 def test_the_way_to_a_slow_tier_is_its_copy_link(tmp_path, x64):
     narrow = load(tmp_path, tiers=(FAST, SLOW | {"copy_bandwidth": "1 GB/s"}))
     two = two_operators()
-    m = pm.evaluate(two, narrow, scheduled(two, shares([0, 0], [0, 0], [1, 0])))
+    m = evaluate(two, narrow, scheduled(two, shares([0, 0], [0, 0], [1, 0])))
     np.testing.assert_allclose(named(m, narrow)["memory slow"], 4096e-9, rtol=1e-9)
     np.testing.assert_allclose(m.latency_s, 200e-9 + 4096e-9 + 416e-9 + 100e-9 + 81.92e-9, rtol=1e-9)
 
@@ -101,11 +102,11 @@ def test_the_way_to_a_slow_tier_is_its_copy_link(tmp_path, x64):
 def test_what_does_not_fit_a_tier_by_hand(bare, x64):
     """10,000 B of the fast tier: 4096 of weights, 4096 of the result and at the ReLU 4096 of the output beside it."""
     two = two_operators()
-    everything = pm.evaluate(two, bare, scheduled(two, shares([0, 0], [0, 0], [0, 0])))
+    everything = evaluate(two, bare, scheduled(two, shares([0, 0], [0, 0], [0, 0])))
     over = dict(zip(violation_names(bare), np.asarray(everything.violations), strict=True))
     assert over["memory_bytes fast"] == 3 * 4096 - 10_000 and over["memory_bytes slow"] == 0
     assert over["memory_bytes"] == over["memory_bytes fast"] and not bool(everything.feasible)
-    spilled = pm.evaluate(two, bare, scheduled(two, shares([1, 1], [0, 0], [0, 0])))
+    spilled = evaluate(two, bare, scheduled(two, shares([1, 1], [0, 0], [0, 0])))
     assert float(spilled.violations[0]) == 0
 
 
@@ -116,12 +117,12 @@ def test_tiers_fill_from_the_fastest_by_class(system, x64):
     share = 5904 / 8192
     np.testing.assert_allclose(made.weights, [[1, 0]] * 2, rtol=1e-12)
     np.testing.assert_allclose(made.results, [[share, 1 - share]] * 2, rtol=1e-12)
-    plain = pm.evaluate(two, system, scheduled(two))
-    stated = pm.evaluate(two, system, scheduled(two, made))
+    plain = evaluate(two, system, scheduled(two))
+    stated = evaluate(two, system, scheduled(two, made))
     np.testing.assert_allclose(plain.latency_s, stated.latency_s, rtol=1e-12)
     assert bool(plain.feasible)
     small = eqx.tree_at(lambda s: s.memory.capacity_bytes, system, np.array([1000.0, 2000.0]))
-    m = pm.evaluate(two, small, scheduled(two))
+    m = evaluate(two, small, scheduled(two))
     over = dict(zip(violation_names(small), np.asarray(m.violations), strict=True))
     # the result stays in the buffer: 4096 of weights, and at a time 4096 of input or output
     assert over["memory_bytes slow"] == pytest.approx(4096 - 1000 + 4096 - 2000) and over["memory_bytes fast"] == 0
@@ -144,7 +145,7 @@ def test_gradients_of_bandwidths_are_central_differences(bare, x64):
         def value(log_scale, free=free, fields=fields):
             found = [getattr(free.memory, f) * jnp.exp(log_scale[i]) for i, f in enumerate(fields)]
             changed = eqx.tree_at(lambda s: [getattr(s.memory, f) for f in fields], free, found)
-            m = pm.evaluate(two, changed, scheduled(two, tiers))
+            m = evaluate(two, changed, scheduled(two, tiers))
             return jnp.log(m.latency_s) + jnp.log(m.period_s) + jnp.log(m.energy_j)
 
         value = jax.jit(value)
@@ -163,7 +164,7 @@ def test_capacity_moves_the_default(bare, x64):
 
     def latency(capacity):
         changed = eqx.tree_at(lambda s: s.memory.capacity_bytes, bare, jnp.stack([capacity, jnp.asarray(1e9)]))
-        return pm.evaluate(two, changed, scheduled(two)).latency_s
+        return evaluate(two, changed, scheduled(two)).latency_s
 
     latency = jax.jit(latency)
     slope = jax.grad(latency)(7000.0)
@@ -186,7 +187,7 @@ def test_batched_vmapped_and_single_agree(bare):
             np.testing.assert_allclose(np.asarray(a, float), np.asarray(c[i], float), rtol=2e-6, atol=1e-30)
     default = pm.evaluate_many(two, bare, pm.Schedule(np.zeros((3, 2), np.int8)), table=table)
     np.testing.assert_allclose(
-        default.latency_s, float(pm.evaluate(two, bare, scheduled(two), table=table).latency_s), rtol=1e-6
+        default.latency_s, float(evaluate(two, bare, scheduled(two), table=table).latency_s), rtol=1e-6
     )
 
 
@@ -197,7 +198,7 @@ def test_equal_tiers_are_one_tier(tmp_path, tiny):
     whole = load(tmp_path / "whole", tiers=(SLOW,), buffer="4 kB")
     rng = np.random.default_rng(1)
     tiers = TierShares(*(rng.dirichlet([1.0, 1.0], tiny.n_operators).astype(np.float32) for _ in range(3)))
-    a, b = pm.evaluate(tiny, split, scheduled(tiny, tiers)), pm.evaluate(tiny, whole, scheduled(tiny))
+    a, b = evaluate(tiny, split, scheduled(tiny, tiers)), evaluate(tiny, whole, scheduled(tiny))
     np.testing.assert_allclose(a.latency_s, b.latency_s, rtol=1e-5)
     np.testing.assert_allclose(a.energy_j - a.energy_parts_j[4], b.energy_j - b.energy_parts_j[4], rtol=1e-5)
     np.testing.assert_allclose(np.sum(np.asarray(a.busy_s)[-2:]), np.asarray(b.busy_s)[-1], rtol=1e-5)
@@ -208,16 +209,16 @@ def test_the_busiest_chiplet_bounds_memory_of_its_own(tmp_path, x64):
     own = load(tmp_path, chiplets=2, tiers=(FAST | {"attachment": "chiplet"}, SLOW))
     two = two_operators()
     in_fast = shares([0, 0], [0, 0], [0, 0])
-    m = pm.evaluate(two, own, scheduled(two, in_fast))
+    m = evaluate(two, own, scheduled(two, in_fast))
     assert float(own.memory.bytes_per_s[0]) == 200e9
     np.testing.assert_allclose(named(m, own)["memory fast"], 4096 / 100e9 + 4096 / 50e9, rtol=1e-9)
     over = dict(zip(violation_names(own), np.asarray(m.violations), strict=True))
     assert over["memory_bytes fast"] == 0
     apart = replace(pm.Schedule(np.array([0, 1], np.int32)), tiers=in_fast)
-    busy = named(pm.evaluate(two, own, apart), own)  # reads 4096 on one, writes 4096 on the other
+    busy = named(evaluate(two, own, apart), own)  # reads 4096 on one, writes 4096 on the other
     np.testing.assert_allclose(busy["memory fast"], 4096 / 50e9, rtol=1e-9)
     small = eqx.tree_at(lambda s: s.memory.capacity_bytes, own, np.array([10_000.0, 1e9]))  # 5000 each
-    over = pm.evaluate(two, small, scheduled(two, in_fast)).violations
+    over = evaluate(two, small, scheduled(two, in_fast)).violations
     assert float(over[3]) == pytest.approx(2 * 4096 - 5000)
     made = default_shares(two, small, np.zeros(2, np.int32), 1.0, jnp.float64)
     np.testing.assert_allclose(made.results[0], [904 / 8192, 1 - 904 / 8192], rtol=1e-9)
@@ -232,7 +233,7 @@ def test_gpus_stage_what_lives_in_the_host(gpt2):
     one = one.build()
     table = pm.cost_table(one, system)
     here, there = (
-        pm.evaluate(one, system, scheduled(one, TierShares(w, *TierShares_all(system)))) for w in hard_weights()
+        evaluate(one, system, scheduled(one, TierShares(w, *TierShares_all(system)))) for w in hard_weights()
     )
     weights = 4096 * 4096 * 2
     exec_s = float(table.exec_s[0, 0])
@@ -275,7 +276,7 @@ def test_descent_on_shares_finds_what_enumeration_finds(bare):
     n = work.n_operators
 
     def metrics(tiers):
-        return pm.evaluate(work, system, scheduled(work, tiers), table=table)
+        return evaluate(work, system, scheduled(work, tiers), table=table)
 
     fixed = np.tile(np.array([[0.0, 1.0]], np.float32), (n, 1))  # inputs and outputs in the slow tier
     choices = np.asarray(list(itertools.product([0, 1], repeat=5)))
@@ -335,6 +336,7 @@ def test_bad_shares_are_refused(system):
     np.testing.assert_array_equal(TierShares.all_in(two, system, 1).results, [[0, 1], [0, 1]])
 
 
+@pytest.mark.slow
 def test_relaxed_placements_on_tiers_of_their_own(tmp_path, x64):
     """One-hot rows are the hard placement; mixtures overfill nothing that has room; every gradient is finite."""
     own = load(tmp_path, chiplets=2, tiers=(FAST | {"attachment": "chiplet"}, SLOW))
@@ -345,7 +347,7 @@ def test_relaxed_placements_on_tiers_of_their_own(tmp_path, x64):
     @jax.jit
     def metrics(placed, capacity):
         system = eqx.tree_at(lambda s: s.memory.capacity_bytes, own, capacity)
-        return pm.evaluate(work, system, pm.Schedule(placed), table=table)
+        return evaluate(work, system, pm.Schedule(placed), table=table)
 
     capacity = jnp.asarray(own.memory.capacity_bytes)
     hard = metrics(np.array([0, 1, 1], np.int32), capacity)

@@ -46,6 +46,7 @@ def four():
     return g.build()
 
 
+@pytest.mark.slow
 def test_explore_finds_the_exact_optima(four, mcm):
     table = pm.cost_table(four, mcm, by_type=True)
     every = np.asarray(list(itertools.product(range(4), repeat=4)), np.int8)
@@ -73,6 +74,7 @@ def test_relaxation_improves_on_where_it_started(four, mcm):
     assert [t["phase"] for t in told] == ["relax", "relax"] and told[-1]["evaluations"] > told[0]["evaluations"]
 
 
+@pytest.mark.slow
 def test_the_same_key_gives_the_same_front(four, mcm):
     run = [
         search.explore(four, search.Space.fixed(mcm), OBJECTIVES, 5, settings=search.Settings(0, 0, 32, 8))

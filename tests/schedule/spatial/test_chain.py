@@ -99,6 +99,7 @@ def test_more_of_anything_is_never_slower(llama_block, node, sockets):
     assert less[0] >= less[1] * (1 - 1e-6) >= less[2] * (1 - 2e-6) >= base * (1 - 3e-6) and less[0] > base
 
 
+@pytest.mark.slow
 def test_fusion_never_moves_more(llama_block, node):
     for sockets in (1, 4):
         p, f = program(llama_block, sockets), fabric(node, sockets=sockets)

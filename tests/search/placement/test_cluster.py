@@ -151,6 +151,7 @@ def test_fusion_makes_tasks_fewer_and_faster(pair, block):
         from_workload(graph(), pair, fusion="tensorrt")
 
 
+@pytest.mark.slow
 def test_shared_weights_stand_together_and_the_kv_cache_is_memory(pair):
     decode = pm.models.load("gpt2", lm_head=True, phase="decode", context=1000)
     p = from_workload(decode, pair)

@@ -98,6 +98,7 @@ def test_large_path_is_never_worse_than_a_start_and_repeats():
     assert makespan(p, *once[:2]) < makespan(p, *heft(p)[:2])
 
 
+@pytest.mark.slow
 def test_large_path_with_congestion_and_scenarios():
     factors = np.random.default_rng(0).uniform(0.5, 2, (2, 3, 3))
     p = replace(tangled(), congestion=True, link_factors=factors, worst_case=True)
@@ -214,6 +215,7 @@ def test_quanta_are_exact_or_on_the_safe_side():
     assert size.sum() < 2**31 and size[:20].sum() >= capacity[0] - 1 and size[:19].sum() <= capacity[0]
 
 
+@pytest.mark.slow
 def test_placeto_improves_and_repeats(example):
     p = tangled(tight=1.5)
     once = placeto(p, seed=0, updates=25, rollouts=8)

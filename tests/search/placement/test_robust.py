@@ -76,6 +76,7 @@ def line_of(n: int = 60, d: int = 3):
     return problem(rng.uniform(1, 4, (n, d)), edges, memory=np.ones(n), capacity=np.full(d, 0.6 * n))
 
 
+@pytest.mark.slow
 def test_a_lost_device_is_left_and_the_rest_kept_or_bettered():
     p = line_of()
     placement, order, _ = search(p, seed=0, rounds=1)
