@@ -227,6 +227,31 @@ def test_gemm_equals_the_restatement(machine, x64):
             assert fast == pytest.approx(slow_gemm_s(GemmParameters(), machine, m, n, k, footprint), rel=1e-9)
 
 
+def test_long_products_are_numbers_in_float32():
+    """Thirty seconds of a GPU: fourth powers of nanoseconds would overflow."""
+    sizes = (2.0**23, 28672.0, 2.0**16)
+    narrow = float(_gemm(A100, *sizes))
+    with jax.enable_x64(True):
+        wide = float(_gemm(A100, *sizes))
+    assert 30 < wide < 300 and narrow == pytest.approx(wide, rel=1e-5)
+
+
+def test_slope_is_that_of_the_best_tile(x64):
+    """Over a range of bandwidths in which several tiles win."""
+
+    def seconds(log_rate):
+        return _gemm(changed(A100, dram_bytes_per_s=jnp.exp(log_rate)), 48, 2048, 8192)
+
+    logs, step = jnp.linspace(np.log(200e9), np.log(4000e9), 41), 1e-6
+    run = jax.jit(jax.vmap(seconds))
+    central = (run(logs + step) - run(logs - step)) / (2 * step)
+    backward = jax.jit(jax.vmap(jax.grad(seconds)))(logs)
+    forward = jax.jit(jax.vmap(lambda x: jax.jvp(seconds, (x,), (1.0,))[1]))(logs)
+    np.testing.assert_allclose(backward, central, rtol=1e-5)
+    np.testing.assert_allclose(forward, backward, rtol=1e-12)
+    assert (np.asarray(backward) < 0).all()
+
+
 # ---- properties --------------------------------------------------------------------------------------------------------------
 
 
