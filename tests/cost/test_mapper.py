@@ -147,6 +147,7 @@ def test_table_of_mapped_nests(tiny, mcm, mapped):
     assert np.isfinite(float(metrics.energy_j)) and float(metrics.latency_s) > 0
 
 
+@pytest.mark.slow
 def test_mapped_table_gradient(x64, tiny, mcm, mapped):
     def energy(scale):
         changed = eqx.tree_at(lambda s: s.chiplets.buffer_j_per_byte, mcm, mcm.chiplets.buffer_j_per_byte * scale)

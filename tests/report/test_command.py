@@ -45,6 +45,7 @@ def test_json_csv_and_pictures(evaluate, tmp_path, capsys):
     assert len(list(csv.DictReader((out / "sensitivities.csv").read_text().splitlines()))) == len(got["sensitivities"])
 
 
+@pytest.mark.slow
 def test_text(evaluate, capsys):
     assert cli.main([*evaluate, "--report", "1"]) == 0
     said = capsys.readouterr().out

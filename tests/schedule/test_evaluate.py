@@ -153,7 +153,7 @@ PARAMETERS = {
 }
 
 
-@pytest.mark.parametrize("smooth", [False, True])
+@pytest.mark.parametrize("smooth", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_gradients_equal_central_differences(tiny, mcm, smooth):
     """Of log throughput + log latency + log energy, every hardware parameter scaled by one factor each."""
     schedule = pm.Schedule(np.array([0, 0, 1, 1, 2, 2, 3, 3, 0], np.int32)[: tiny.n_operators])

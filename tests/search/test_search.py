@@ -15,6 +15,7 @@ from search._objectives import costs
 OBJECTIVES = ("throughput", "energy")
 
 
+@pytest.mark.slow
 def test_children_stay_inside_the_space():
     a, k = random_population(jax.random.key(0), 33, 20, 4, 3)
     population = Population(a, k, jax.random.uniform(jax.random.key(1), (33, 2)))
@@ -67,6 +68,7 @@ def test_explore_finds_the_exact_optima(four, mcm):
     assert np.all(np.diff(front.costs[:, 0]) > 0) and np.all(np.diff(front.costs[:, 1]) < 0)
 
 
+@pytest.mark.slow
 def test_relaxation_improves_on_where_it_started(four, mcm):
     told = []
     search.explore(four, search.Space.mix(mcm, ["ws", "os"]), OBJECTIVES, 2, settings=search.Settings(16, 40, 64, 0), greedy=False,

@@ -89,6 +89,7 @@ def test_in_turn_is_the_simulation(policy):
         assert float(turns_hit_rate(experts, frames, policy)) == pytest.approx(got, abs=0.006)
 
 
+@pytest.mark.slow
 def test_gradients_of_hit_rates(x64):
     p = zipf(40, jnp.asarray(0.9))
     for rate in (lru_hit_rate, static_hit_rate):

@@ -122,6 +122,7 @@ def test_a_draft_takes_memory_time_and_energy(capsys):
     assert sum(told["seconds"].values()) == pytest.approx(step_s)
 
 
+@pytest.mark.slow
 def test_idle_ranks_of_a_draft_draw_static_power(capsys):
     """A draft works on one stage of two: half of the devices wait."""
     words = "--model llama-2-70b --system dgx-a100 --context 500 --draft-tokens 2 --draft-model llama-2-7b"

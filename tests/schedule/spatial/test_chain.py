@@ -76,7 +76,7 @@ def test_segments_equal_groups(llama_block, node):
     assert np.isinf(seconds[p.n_rows - 1, 1])
 
 
-@pytest.mark.parametrize("sockets", [1, 4])
+@pytest.mark.parametrize("sockets", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_more_of_anything_is_never_slower(llama_block, node, sockets):
     p = program(llama_block, sockets)
 
