@@ -17,7 +17,10 @@ def add_serve_flags(made) -> None:
     )
     made.add_argument("--batch", type=int, default=1, metavar="N", help="sequences, in all")
     made.add_argument(
-        "--context", type=int, default=1024, metavar="N", help="tokens in the cache; in prefill and mixed the prompt"
+        "--context",
+        type=int,
+        metavar="N",
+        help="tokens in the cache; in prefill and mixed the prompt (default: 1024, or what the model allows)",
     )
     made.add_argument(
         "--context-limit",

@@ -32,8 +32,8 @@ from ._llm import Serving as Serving
 from ._llm import serve as serve
 from ._machine import Machine as Machine
 from ._machine import machine as machine
-from ._request import Request as Request
 from ._request import answer as answer
+from ._request_checks import Request as Request
 from ._speculative import accepted_tokens as accepted_tokens
 from ._speculative import speculative_tpot_s as speculative_tpot_s
 from ._sweep import sweep as sweep

@@ -72,7 +72,7 @@ def decoder(name: str) -> Decoder:
     known = _zoo()
     if name in known:
         return known[name]
-    if Path(name).name == "config.json" or Path(name).is_dir():
+    if name and (Path(name).name == "config.json" or Path(name).is_dir()):
         from ..workload.importers._huggingface._decoders import DECODERS
         from ..workload.importers._huggingface._fields import read_config
         from ..workload.importers._huggingface._importer import _model_type

@@ -5,7 +5,8 @@ import json
 import pytest
 
 import perfmodel as pm
-from perfmodel.serving import machine
+from perfmodel.serving import Request, decoder, machine
+from perfmodel.serving._request_checks import checked
 from search.cli import main
 
 KEYS = {
@@ -101,6 +102,15 @@ def test_published_lengths(capsys):
     assert beyond["kv_cache_bytes"] == 2 * at_limit["kv_cache_bytes"]
 
 
+def test_default_context_is_what_the_model_allows():
+    of, small, large = machine(pm.systems.load("a100-80gb")), decoder("gpt2"), decoder("llama-2-7b")
+    for how, length in ((dict(phase="decode"), 1023), (dict(phase="decode", draft_tokens=3), 1020), (dict(phase="prefill"), 1024),
+                        (dict(phase="mixed", new_tokens=24), 1000)):  # fmt: skip
+        assert checked(Request("gpt2", **how), small, of).context == length
+    assert checked(Request("llama-2-7b"), large, of).context == 1024
+    assert checked(Request("llama-2-7b", context_limit=100), large, of).context == 100
+
+
 def test_a_draft_takes_memory_time_and_energy(capsys):
     words = "--model llama-2-13b --system a100-40gb --context 1000 --batch 4 --draft-tokens 3".split()
     free = run(capsys, *words)
@@ -153,6 +163,7 @@ def test_idle_ranks_of_a_draft_draw_static_power(capsys):
     ("--model gpt2 --context 1100 --context-limit 0", "allowed: 1 to 1024 (learned"),
     ("--draft-tokens 2 --draft-model llama-3-8b", "draft-model llama-3-8b has 128,256 tokens in its vocabulary, llama-2-7b 32,000"),
     ("--model gpt3-175b --draft-tokens 2 --draft-model gpt2 --context 1030", "gpt2: context + new tokens is 1033"),
+    ("--model=", "model is ''"),
     ("--model mamba-2.8b", "model is 'mamba-2.8b', no Transformer decoder; allowed: bloom"),
     ("--tensor-parallel 0", "tensor-parallel is 0"),
     ("--tensor-parallel 2", "tensor-parallel is 2; allowed: 1 to 1"),
