@@ -18,7 +18,7 @@ SYSTEMS = ("sn40l-node", "dgx-a100", "dgx-h100")
 
 def services(**more) -> dict:
     import perfmodel as pm
-    from perfmodel.serving import ExpertService
+    from perfmodel.experts import ExpertService
 
     usual = dict(batch=1, new_tokens=20, prompt=PROMPT)
     return {name: ExpertService(pm.systems.load(name), MODEL, EXPERTS, **(usual | more)) for name in SYSTEMS}
@@ -26,7 +26,7 @@ def services(**more) -> dict:
 
 def parameter_free() -> tuple[dict, list[str]]:
     """What follows from capacities and bandwidths alone."""
-    from perfmodel.serving import ExpertService
+    from perfmodel.experts import ExpertService
 
     answer = {}
     for size, stated in SIZES.items():
@@ -87,7 +87,7 @@ def bandwidths() -> tuple[dict, list[str]]:
         for k, v in answer.items()
     ]
     import perfmodel as pm
-    from perfmodel.serving import ExpertService
+    from perfmodel.experts import ExpertService
 
     small = float(ExpertService(pm.systems.load("sn40l-node"), "llama-3-8b", 150).plan.switch_s)
     answer["llama-3-8b"] = dict(switch_s=small, slides_s=0.01)
@@ -96,7 +96,7 @@ def bandwidths() -> tuple[dict, list[str]]:
 
 def jump(picture: str) -> tuple[dict, list[str]]:
     """Latency over the number of experts, in turn and by Zipf's law."""
-    from search._experts_plot import plot_experts
+    from search.commands._experts_plot import plot_experts
 
     counts = sorted(
         {1, 10, 20, 30, 38, 39, 40, 41, 44, 45, 46, 47, 48, 50, 60, 80, 100, 120, 148, 149, 150, 170, 193, 194, 200}
@@ -125,8 +125,8 @@ def table_v() -> tuple[dict, list[str]]:
     """The paper's ratios: unfitted, and after fits of three constants."""
     import numpy as np
 
-    from perfmodel.serving import model_times
-    from perfmodel.serving._experts_fit import Node, fit_host, fit_reference, modelled_ratios, published_rows
+    from perfmodel.experts import model_times
+    from perfmodel.experts._fit import Node, fit_host, fit_reference, modelled_ratios, published_rows
 
     rows, nodes = published_rows(PAPER), {}
     for name, service in services(residency="any").items():
@@ -187,7 +187,7 @@ def hit_rates() -> tuple[dict, list[str]]:
     """Formulas against simulations of 40,000 requests."""
     import numpy as np
 
-    from perfmodel.serving import lru_hit_rate, static_hit_rate, steady_hit_rate, zipf, zipf_trace
+    from perfmodel.experts import lru_hit_rate, static_hit_rate, steady_hit_rate, zipf, zipf_trace
 
     answer, lines = (
         {},

@@ -30,9 +30,9 @@ from _common import arguments, report
 from perfmodel.calibration._fit import fit
 from perfmodel.calibration._gpu_kernels import entry, fit_group, fit_shared, mape_percent
 from perfmodel.calibration._kernel_rows import Group, predicted_s, read_groups
-from perfmodel.cost._kernel_constants import FAMILIES, SHIPPED, read_entries, write_entries
-from perfmodel.cost._kernel_gemm import SmoothRooflineParameters, plain_roofline_s, smooth_roofline_s
-from perfmodel.cost._kernel_parts import PRECISIONS
+from perfmodel.cost.kernels._constants import FAMILIES, SHIPPED, read_entries, write_entries
+from perfmodel.cost.kernels._gemm import SmoothRooflineParameters, plain_roofline_s, smooth_roofline_s
+from perfmodel.cost.kernels._parts import PRECISIONS
 
 LEFT_OUT = ("llmcompass",)  # times contain the framework's launch overhead
 TARGETS = {  # MAPE in percent: (family, variant, gpu, source contains) -> regime -> target

@@ -59,7 +59,7 @@ def main():
     warnings.simplefilter("ignore")
     import onnx
 
-    from perfmodel.workload.importers import import_onnx
+    from perfmodel.models import import_onnx
 
     def timed(path: Path, bind: dict | None = None, repeat: int = args.repeat) -> dict:
         taken = []

@@ -100,7 +100,7 @@ def main() -> None:
 
     from perfmodel.calibration import _zigzag as z
     from perfmodel.cost import map_operators
-    from perfmodel.cost._map_space import spaces
+    from perfmodel.cost.nest._map_space import spaces
 
     rows, machines = zigzag_rows()
     table = []

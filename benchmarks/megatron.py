@@ -37,7 +37,7 @@ def main() -> None:
         predicted = predictor()
         measured = np.array([row[5:] for row in ROWS])
         sets = {"+".join(NAMES[i] for i in chosen) or "none": judged(predicted, measured, chosen) for chosen in SETS}
-        from perfmodel.serving import FITTED
+        from perfmodel.training import FITTED
 
         shipped = {name: float(getattr(FITTED, name)) for name in NAMES}
         errors = 100 * (predicted(np.array([*shipped.values()])) / measured - 1)
@@ -63,8 +63,9 @@ def predictor():
     import numpy as np
 
     import perfmodel as pm
-    from perfmodel.serving import TrainingConstants, machine, training_shape, training_step
-    from perfmodel.serving._decoders import decoder
+    from perfmodel.cost import machine
+    from perfmodel.models._decoders import decoder
+    from perfmodel.training import TrainingConstants, training_shape, training_step
 
     dgx = machine(pm.systems.load("dgx-a100"))
     shapes = jax.tree.map(lambda *x: jnp.stack(x), *[training_shape(decoder(row[0]).spec) for row in ROWS])
@@ -130,8 +131,8 @@ def judged(predicted, measured, chosen) -> dict:
 def figure_1() -> dict:
     """Ours and the paper's GiB: matrices of the blocks with 18 bytes each parameter; activations of the blocks, 1F1B's
     first stage."""
-    from perfmodel.serving import layer_activation_bytes, training_shape
-    from perfmodel.serving._decoders import decoder
+    from perfmodel.models._decoders import decoder
+    from perfmodel.training import layer_activation_bytes, training_shape
 
     made = {}
     for name, _, microbatch, stages, parts, *_ in ROWS:
@@ -155,8 +156,9 @@ def steps_per_cpu_second(points: int) -> dict:
     import numpy as np
 
     import perfmodel as pm
-    from perfmodel.serving import machine, training_shape, training_step
-    from perfmodel.serving._decoders import decoder
+    from perfmodel.cost import machine
+    from perfmodel.models._decoders import decoder
+    from perfmodel.training import training_shape, training_step
 
     dgx, shape = machine(pm.systems.load("dgx-a100")), training_shape(decoder("gpt3-175b").spec)
     random = np.random.default_rng(0)

@@ -26,7 +26,7 @@ def random_search(system, costs, budgets, n: int = 60_000):
     import jax.numpy as jnp
     import numpy as np
 
-    from search._memory_model import compute_of, mix_s, prepared
+    from search.memory._model import compute_of, mix_s, prepared
 
     points, compute, rng = [prepared(r) for r in mix()], compute_of(system), np.random.default_rng(0)
     latency = jax.jit(jax.vmap(lambda x: mix_s(x, points, compute)))
@@ -46,8 +46,8 @@ def main() -> None:
 
     import perfmodel as pm
     from search import design_memory, memory_prices
-    from search._memory_command import _text
-    from search._memory_plot import plot_memory
+    from search.commands._memory import _text
+    from search.commands._memory_plot import plot_memory
 
     system, requests = pm.systems.load(SYSTEM), mix()
     began = time.process_time()

@@ -27,7 +27,7 @@ def figures(problem, uncertain, unseen, found) -> dict:
 
 def uncertain_links(seconds: float) -> tuple[dict, list[str]]:
     from search.placement import load_instance, robust
-    from search.placement._robust import price_of_robustness
+    from search.placement.methods._robust import price_of_robustness
 
     answer, lines = {}, []
     for name, scale in INSTANCES:
@@ -50,7 +50,7 @@ def uncertain_links(seconds: float) -> tuple[dict, list[str]]:
 def lost_device(seeds: int) -> tuple[dict, list[str]]:
     from search.placement import place, replace_after_loss
     from search.placement._result import makespan
-    from search.placement._robust import without
+    from search.placement.methods._robust import without
 
     problem = layered(500, 4)
     problem = replace(problem, capacity_bytes=problem.capacity_bytes * 1.4)  # so that three devices hold everything

@@ -23,8 +23,8 @@ from placement import layered
 from search.placement import _timeline_jax as evaluator
 from search.placement import timeline
 from search.placement._arrays import compiled, nodes_of
-from search.placement._small import span_of
-from search.placement._starts import ranked_orders
+from search.placement.methods._small import span_of
+from search.placement.methods._starts import ranked_orders
 
 TASKS, DEVICES, ODD = 500, 4, 1001
 BARS = {"shared order": 200_000, "own order": 20_000}

@@ -52,7 +52,9 @@ def measured(system: str, name: str, phase: str, args) -> dict:
     import numpy as np
 
     import perfmodel as pm
-    from perfmodel.serving import Point, decoder, formats, machine, serve, stack_formats, sweep
+    from perfmodel.cost import formats, machine, stack_formats
+    from perfmodel.models import decoder
+    from perfmodel.serving import Point, serve, sweep
 
     of, model = machine(pm.systems.load(system)), decoder(name)
     several = [formats(of, *each)[0] for each in FORMATS]

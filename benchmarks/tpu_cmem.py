@@ -26,8 +26,8 @@ import numpy as np
 from _common import RESULTS, arguments, report
 
 import perfmodel as pm
+from perfmodel.models import Net
 from perfmodel.schedule import allocate, fuse_schedule
-from perfmodel.workload import Net
 
 BATCHES = {"mlp": 200, "lstm": 64, "bert-large": 8, "resnet50": 16}
 CAPACITY_MB = (0, 16, 72, 112, 128)

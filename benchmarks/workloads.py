@@ -12,8 +12,8 @@ import time
 import jax
 
 import perfmodel as pm
+from perfmodel.models import Net
 from perfmodel.report import operators_table, workload_report
-from perfmodel.workload import Net
 
 # Parameters that the publisher (or the library that runs the checkpoint) counts, and multiply-accumulates (None: not published
 # in a way that can be compared). tests/workload/zoo says where each figure comes from and how differences of counting go away.

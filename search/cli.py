@@ -5,7 +5,7 @@ import sys
 from dataclasses import fields
 from importlib import import_module
 
-from . import _show as show
+from .commands import _show as show
 
 _JSON = dict(action="store_true", help="machine-readable output on stdout, logs on stderr")
 
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from ._options import add_option_flags
+    from .commands._options import add_option_flags
 
     parser = _Parser(prog="perfmodel", description="Performance model and design-space search for chiplet accelerators.",
                      allow_abbrev=False)  # fmt: skip
@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
 
     made = command(
         "models",
-        _told("_models_command", "models"),
+        _told("_models", "models"),
         "list the models, or show one: operators, work, bytes, caches, and what would bound it",
     )
     made.add_argument("name", nargs="?", metavar="NAME|FILE")
@@ -124,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     add_option_flags(made)
     made = command(
         "import",
-        _told("_models_command", "imported"),
+        _told("_models", "imported"),
         "read a model that others wrote (.onnx, .pt2, a directory with config.json) and show what it asks for",
     )
     made.add_argument("file", metavar="FILE|DIR")
@@ -146,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--out", required=True, metavar="PARAMETERS", help="parameter file to write (JSON)")
     made = command(
         "place",
-        _told("_place_command", "placed"),
+        _told("_place", "placed"),
         "place operators on unlike devices for least latency, by any published method",
     )
     made.add_argument("--instance", metavar="FILE", help="JSON: devices, device_memory_bytes, tasks, edges")
@@ -166,33 +166,33 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--out", metavar="DIR", help="where to write placement.json and placement.png, a Gantt chart")
     add_option_flags(made)
-    from ._experts_command import add_expert_flags
+    from .commands._experts import add_expert_flags
 
     made = command(
         "experts",
-        _told("_experts_command", "experts"),
+        _told("_experts", "experts"),
         "a router and many experts: capacity, switching, nodes, latency",
     )
     add_expert_flags(made)
-    from ._memory_command import add_memory_flags
+    from .commands._memory import add_memory_flags
 
     made = command(
         "memory-design",
-        _told("_memory_command", "memory_designed"),
+        _told("_memory", "memory_designed"),
         "SRAM, HBM and DDR of least latency for a budget, by gradient descent",
     )
     add_memory_flags(made)
-    from ._train_command import add_train_flags
+    from .commands._train import add_train_flags
 
     made = command(
-        "train", _told("_train_command", "trained"), "a training step: time, utilisation, memory, what it is spent on"
+        "train", _told("_train", "trained"), "a training step: time, utilisation, memory, what it is spent on"
     )
     add_train_flags(made)
-    from ._serve_command import add_serve_flags
+    from .commands._serve import add_serve_flags
 
     made = command(
         "serve",
-        _told("_serve_command", "served"),
+        _told("_serve", "served"),
         "a language model in service: latency, throughput, memory, energy, cost at one point of operation",
     )
     add_serve_flags(made)
@@ -231,8 +231,8 @@ def _use_compilation_cache() -> None:
 
 
 def _explore(arguments) -> None:
-    from ._options import options_of
-    from ._run import Request, run
+    from .commands._options import options_of
+    from .commands._run import Request, run
 
     if arguments.population < 1:
         raise ValueError(f"--population is {arguments.population}; allowed: an integer of at least 1")
@@ -252,7 +252,7 @@ def _explore(arguments) -> None:
 
 
 def _evaluate(arguments) -> None:
-    from ._stream_command import check, streamed
+    from .commands._stream import check, streamed
 
     check(arguments)
     if arguments.execution:
@@ -267,14 +267,14 @@ def _systems(arguments) -> None:
 
 
 def _validate(arguments) -> None:
-    from ._validate_command import validated, validated_text
+    from .commands._validate import validated, validated_text
 
     answer, _ = validated(arguments.kind, arguments.file, arguments.parameters, arguments.out)
     show.output(answer, arguments.json, validated_text)
 
 
 def _calibrate(arguments) -> None:
-    from ._calibrate_command import calibrated, calibrated_text
+    from .commands._calibrate import calibrated, calibrated_text
 
     show.output(calibrated(arguments.kind, arguments.file, arguments.out), arguments.json, calibrated_text)
 
@@ -283,14 +283,14 @@ def _told(module: str, name: str):
     """The command whose function gives (JSON, text); its module is loaded when it runs."""
 
     def run(arguments) -> None:
-        answer, text = getattr(import_module(f".{module}", __package__), name)(arguments)
+        answer, text = getattr(import_module(f".commands.{module}", __package__), name)(arguments)
         show.output(answer, arguments.json, lambda _: text)
 
     return run
 
 
 def _plot(arguments) -> None:
-    from ._run import redraw
+    from .commands._run import redraw
 
     show.output({"pictures": redraw(arguments.directory)}, arguments.json, lambda out: "\n".join(out["pictures"]))
 

@@ -71,7 +71,9 @@ def our_speed(repeat: int) -> tuple[int, list[float]]:
     import numpy as np
 
     import perfmodel as pm
-    from perfmodel.serving import decoder, formats, machine, stack_formats, sweep
+    from perfmodel.cost import formats, machine, stack_formats
+    from perfmodel.models import decoder
+    from perfmodel.serving import sweep
 
     of = machine(pm.systems.load("dgx-a100"))
     grid = dict(formats=stack_formats([formats(of, d)[0] for d in DTYPES]),

@@ -87,7 +87,7 @@ def main() -> None:
 
 def write_config(name: str, folder: Path) -> None:
     """The model's dimensions, ours, as the config.json that transformers reads."""
-    from perfmodel.serving import decoder
+    from perfmodel.models import decoder
 
     s = decoder(name).spec
     if CONFIGS[name] == "Llama":

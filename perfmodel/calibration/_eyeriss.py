@@ -18,7 +18,7 @@ import numpy as np
 from .._files import decode_file
 from .._names import unknown_name
 from ..cost import best_row_mapping
-from ..hardware import systems
+from ..hardware import _config as systems
 from ..workload import operator_row
 from ..workload._operators import stack_operators
 from ._comparison import Comparison

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from ..cost import chiplet_area_mm2, known_good_die_usd, package_usd, phy_area_mm2
-from ..hardware import Technology, energies, stack_chiplets, technology
+from ..hardware import Technology, stack_chiplets, technology
+from ..hardware import _energy_table as energies
 from ._comparison import Comparison
 from ._table_file import Column, read_table
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..cost._kernel_constants import FAMILIES, Entry, constants, flat, rebuilt, write_entries
+from ..cost.kernels._constants import FAMILIES, Entry, constants, flat, rebuilt, write_entries
 from ._comparison import Comparison
 from ._fit import Fit, fit
 from ._kernel_rows import QUANTITIES, Group, predicted_s, read_groups

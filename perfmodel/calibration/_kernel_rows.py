@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._names import unknown_name
-from ..cost import _kernel_attention as attention
-from ..cost import _kernel_collective as collective
-from ..cost import _kernel_elementwise as elementwise
-from ..cost import _kernel_gemm as gemm
-from ..cost import _kernel_moe as moe
-from ..cost._kernel_parts import PRECISIONS
+from ..cost.kernels import _attention as attention
+from ..cost.kernels import _collective as collective
+from ..cost.kernels import _elementwise as elementwise
+from ..cost.kernels import _gemm as gemm
+from ..cost.kernels import _moe as moe
+from ..cost.kernels._parts import PRECISIONS
 from ..hardware import gpu_names, stack_gpus
 from ._table_file import Column, Optional, read_table
 

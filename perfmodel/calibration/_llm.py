@@ -22,14 +22,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..cost._kernel_constants import read_entries
-from ..hardware import systems
-from ..serving._decoders import Decoder, decoder
-from ..serving._formats import Formats, formats
+from ..cost._device import Machine, machine
+from ..cost._formats import Formats, formats
+from ..cost.kernels._constants import read_entries
+from ..hardware import _config as systems
+from ..models._decoders import Decoder, decoder
 from ..serving._kernel_time import Library
 from ..serving._llm import Point, Serving, serve
-from ..serving._machine import Machine, machine
-from ..serving._training_plan import published_plan, train
+from ..training._plan import published_plan, train
 from ._comparison import Comparison
 from ._llm_rows import QUANTITIES, Row, read_rows
 

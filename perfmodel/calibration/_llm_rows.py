@@ -58,7 +58,7 @@ def read_rows(path: str | Path) -> tuple[list[Row], dict[str, int]]:
 
     Raises ValueError in one line for a file that cannot be used.
     """
-    from ..serving._decoders import decoders
+    from ..models._decoders import decoders
 
     table = read_table(path, _COLUMNS)
     known = set(decoders())

@@ -10,7 +10,7 @@ every dataflow is fixed (this floor's mapper chooses among few): the table floor
 - `os-flex`: output-stationary with any two output dimensions unrolled: pixels x pixels as in `os`, filters x pixels or
   pixels x filters, whichever takes the fewest cycles (then the least buffer traffic).
 - `os-systolic`, `ws-systolic`, `is-systolic`: see `_systolic`.  `rs`: see `_row_stationary`.
-- `gpu` has no loop nest here: `os-flex` stands in, and `cost_table` puts `_gpu_table`'s seconds and energies in its place.
+- `gpu` has no loop nest here: `os-flex` stands in, and `cost_table` puts `kernels`'s seconds and energies in its place.
 """
 
 import jax
@@ -21,11 +21,11 @@ from jax.core import Tracer
 from .._numerics import ceil_divide
 from ..hardware import DATAFLOWS, Chiplets
 from ..workload import Operators
-from ._flow import OnChip as OnChip
-from ._flow import sizes
-from ._row_stationary import row_stationary
+from ._bounds import OnChip as OnChip
+from ._bounds import sizes
 from ._systolic import OS as OS_SYSTOLIC
 from ._systolic import systolic
+from .nest._row_stationary import row_stationary
 
 _OS, _OS_FLEX, _RS, _GPU = (DATAFLOWS.index(name) for name in ("os", "os-flex", "rs", "gpu"))
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from .._numerics import ceil_divide
 from ..hardware import DATAFLOWS, Chiplets
 from ..workload import Operators
-from ._flow import OnChip, sizes
+from ._bounds import OnChip, sizes
 
 OS, WS, IS = (DATAFLOWS.index(f"{name}-systolic") for name in ("os", "ws", "is"))
 

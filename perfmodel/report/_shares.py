@@ -18,7 +18,7 @@ from ..schedule._constants import make_constants
 from ..schedule._residency import residency
 from ..schedule._rows import execution_order, make_rows
 from ..schedule._steady_state import as_arrays, far_bytes, moved_bytes
-from ..schedule._walk import walk
+from ..schedule._traversal import walk
 from ..workload import Workload
 
 # Parts of on-chip energy, and the chiplet field that each is proportional to.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from ..cost import CostTable
 from ..hardware import Chiplets, System
-from ._paces import Paces, access_s_per_byte, one_tier
+from ._rates import Paces, access_s_per_byte, one_tier
 from ._tiers import by_chiplet
 
 

@@ -13,7 +13,7 @@ from ._rows import execution_order, make_rows
 from ._schedule import Schedule
 from ._steady_state import metrics
 from ._tiers import over_bytes
-from ._walk import walk
+from ._traversal import walk
 
 
 def evaluate(

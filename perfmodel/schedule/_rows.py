@@ -9,7 +9,7 @@ from ..cost import CostTable, operator_cost, with_sub_batch
 from ..hardware import Chiplets, System
 from ..workload import Operators, Workload
 from ._constants import one_memory, only_gpus
-from ._paces import Paces, tier_paces
+from ._rates import Paces, tier_paces
 from ._schedule import Schedule, execution_order
 from ._streams import Streams, make_streams
 from ._tiers import default_shares

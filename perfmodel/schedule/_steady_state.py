@@ -11,7 +11,7 @@ from ..workload import Workload
 from ._constants import only_gpus
 from ._metrics import Metrics, ModelMetrics
 from ._tiers import by_chiplet
-from ._walk import Totals
+from ._traversal import Totals
 
 
 def as_arrays(total: Totals) -> Totals:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from .._numerics import ceil_through
+from ..models.zoo._records import Transformer
 from ..workload._operators import LANE_OPS
-from ..workload.zoo._records import Transformer
 
 
 class Gemm(NamedTuple):

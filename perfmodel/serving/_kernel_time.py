@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from ..cost import Precision, decode_attention_s, elementwise_s, gemm_s, moe_s, prefill_attention_s
-from ..cost._kernel_parts import chosen
-from ._formats import Formats
+from ..cost._device import Machine
+from ..cost._formats import Formats
+from ..cost.kernels._parts import chosen
 from ._kernel_list import Attention, Collective, Gemm, Mixture, Vector
-from ._machine import Machine
 
 _NO_REUSE = 1e6  # other layers come between two uses of the same bytes
 _GENERATED = "add"  # of measured kernels the one that a compiler's element-wise kernels resemble

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 
 from .._names import unknown_name
 from .._numerics import ceil_through, safe_divide
-from ._decoders import Decoder
-from ._formats import Formats
+from ..cost._device import Machine
+from ..cost._formats import Formats
+from ..models._decoders import Decoder
 from ._kernel_list import Slice
 from ._kernel_time import LIBRARY, Library, peak_ops_per_s
-from ._machine import Machine
 from ._pass import pass_of
 from ._residency import residency, usable
 from ._storage import (

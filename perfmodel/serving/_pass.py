@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from .._numerics import safe_divide
-from ..workload.zoo._records import Transformer
-from ._formats import Formats
+from ..cost._device import Machine
+from ..cost._formats import Formats
+from ..models.zoo._records import Transformer
 from ._kernel_list import Attention, Collective, Gemm, Slice, ends, kinds, layer
 from ._kernel_time import Library, class_of, kernel_seconds, peak_ops_per_s, work
-from ._machine import Machine
 from ._residency import Residency
 
 CLASSES = ("gemm", "experts", "attention", "elementwise", "collective", "memory", "host")

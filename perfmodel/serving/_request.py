@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..cost._device import Machine, machine
+from ..cost._formats import Formats, formats
 from ..hardware import System
-from ._decoders import Decoder, decoder
-from ._formats import Formats, formats
+from ..models._decoders import Decoder, decoder
 from ._kernel_time import LIBRARY, Library
 from ._llm import ALONE, Beside, Point, Serving, serve
-from ._machine import Machine, machine
 from ._pass import CLASSES
 from ._price import usd_per_device_hour, usd_per_million_tokens
 from ._request_checks import Request, checked, draft_of

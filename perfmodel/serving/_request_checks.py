@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .._names import unknown_name
-from ._decoders import Decoder, decoder
+from ..cost._device import Machine
+from ..models._decoders import Decoder, decoder
 from ._llm import PHASES
-from ._machine import Machine
 from ._residency import usable
 
 MOST = 10**12  # of any count: beyond, nothing is meant

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._machine import Machine
+from ..cost._device import Machine
 
 
 class Residency(NamedTuple):

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from .._numerics import ceil_through
-from ..workload.zoo._records import Transformer
+from ..models.zoo._records import Transformer
 from ._kernel_list import Gemm, Mixture, Slice, kept, kinds, layer
 
 

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._names import unknown_name
-from ._decoders import Decoder
-from ._formats import Formats
+from ..cost._device import Machine
+from ..cost._formats import Formats
+from ..models._decoders import Decoder
 from ._kernel_time import LIBRARY, Library
 from ._llm import POINT, Point, Serving, serve
-from ._machine import Machine
 
 AXES = ("formats", "parallel", "batch", "context")
 FIGURES = ("ttft_s", "tpot_s", "tokens_per_s", "tokens_per_s_per_device", "mbu", "mfu", "fits", "energy_j_per_token")

@@ -1,6 +1,5 @@
-"""What is to be computed: operators, graphs, the zoo of models."""
+"""What is to be computed: operators, graphs, what becomes of them (fusion, training, shards)."""
 
-from . import _models as models
 from ._dtypes import DTYPES as DTYPES
 from ._dtypes import Precision as Precision
 from ._dtypes import precision as precision
@@ -16,8 +15,6 @@ from ._graph import MIXES as MIXES
 from ._graph import GraphBuilder as GraphBuilder
 from ._graph import Workload as Workload
 from ._graph import merge as merge
-from ._net import Net as Net
-from ._net import Tensor as Tensor
 from ._operators import CLASS_OF as CLASS_OF
 from ._operators import CLASSES as CLASSES
 from ._operators import KINDS as KINDS
@@ -26,10 +23,3 @@ from ._operators import Operators as Operators
 from ._operators import exact_macs as exact_macs
 from ._operators import operator_row as operator_row
 from ._training import training_step as training_step
-from .importers import ImportedModelWarning as ImportedModelWarning
-
-__all__ = [
-    "BACKENDS", "CLASSES", "CLASS_OF", "Coarse", "DTYPES", "Fusion", "GraphBuilder", "ImportedModelWarning", "Intensity", "KINDS",
-    "MATRIX_KINDS", "MIXES", "Net", "Operators", "Precision", "Tensor", "Workload", "coarsen", "exact_macs", "fuse",
-    "fusion_of", "intensity", "merge", "models", "operator_row", "precision", "training_step",
-]  # fmt: skip

@@ -14,5 +14,5 @@ from ._problem import NO_GROUP as NO_GROUP
 from ._problem import Infeasible as Infeasible
 from ._problem import Problem as Problem
 from ._result import Placed as Placed
-from ._robust import replace_after_loss as replace_after_loss
-from ._robust import robust as robust
+from .methods._robust import replace_after_loss as replace_after_loss
+from .methods._robust import robust as robust

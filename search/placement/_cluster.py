@@ -10,7 +10,8 @@ from jaxtyping import Float
 
 from perfmodel._files import decode_file
 from perfmodel._names import unknown_name
-from perfmodel.hardware import System, systems
+from perfmodel.hardware import System
+from perfmodel.hardware import _config as systems
 from perfmodel.hardware._quantity import quantity
 
 _MOST_DEVICES = 1024

@@ -36,7 +36,7 @@ def place(
         raise unknown_name("method", method, METHODS)
     module, name = METHODS[method]
     begin = time.perf_counter()
-    placement, order, info = getattr(import_module(f".{module}", __package__), name)(
+    placement, order, info = getattr(import_module(f".methods.{module}", __package__), name)(
         problem, seed=seed, time_limit_s=time_limit_s
     )
     seconds = time.perf_counter() - begin

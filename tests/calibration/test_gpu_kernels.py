@@ -9,7 +9,7 @@ import pytest
 
 from perfmodel.calibration import KINDS, validate
 from perfmodel.calibration._kernel_rows import QUANTITIES, predicted_s, read_groups
-from perfmodel.cost._kernel_constants import FAMILIES, constants, flat, read_entries
+from perfmodel.cost.kernels._constants import FAMILIES, constants, flat, read_entries
 from search.cli import main
 
 DATA = Path(__file__).parents[1] / "data" / "gpu_kernels.csv"

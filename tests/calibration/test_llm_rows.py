@@ -11,7 +11,9 @@ import perfmodel as pm
 from perfmodel.calibration import _llm as llm
 from perfmodel.calibration import compare, figures, left_out
 from perfmodel.calibration._llm_rows import read_rows
-from perfmodel.serving import Library, Point, decoder, formats, machine, serve
+from perfmodel.cost import formats, machine
+from perfmodel.models import decoder
+from perfmodel.serving import Library, Point, serve
 
 DATA = Path(__file__).parents[1] / "data" / "llm_e2e.csv"
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import perfmodel as pm
+from perfmodel.models import Net
 from perfmodel.report import operator_bytes, operators_table, workload_report, workload_text
-from perfmodel.workload import Net
 
 SYSTEM = """
 name: small

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import perfmodel as pm
-from perfmodel.cost import gemm_s
-from perfmodel.serving import Library, Point, accepted_tokens, decoder, formats, machine, serve, speculative_tpot_s
+from perfmodel.cost import formats, gemm_s, machine
+from perfmodel.models import decoder
+from perfmodel.serving import Library, Point, accepted_tokens, serve, speculative_tpot_s
 from perfmodel.serving._kernel_list import Attention, Collective, Gemm, Slice, ends, kinds, layer
 from perfmodel.serving._kernel_time import kernel_seconds, work
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import perfmodel as pm
-from perfmodel.serving import Point, decoder, formats, machine, serve, stack_formats, sweep
+from perfmodel.cost import formats, machine, stack_formats
+from perfmodel.models import decoder
+from perfmodel.serving import Point, serve, sweep
 
 OF = machine(pm.systems.load("dgx-h100"))
 KINDS = [formats(OF, *each)[0] for each in (("bf16", None), ("bf16", "int4"), ("fp8", None))]

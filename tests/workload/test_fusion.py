@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import perfmodel as pm
-from perfmodel.workload import BACKENDS, KINDS, GraphBuilder, Net, coarsen, fuse, fusion_of, intensity, operator_row
+from perfmodel.models import Net
+from perfmodel.workload import BACKENDS, KINDS, GraphBuilder, coarsen, fuse, fusion_of, intensity, operator_row
 from perfmodel.workload._fusion_rules import ALL, needs, rules_by_kind
 
 FUSING = [name for name in BACKENDS if name != "none"]

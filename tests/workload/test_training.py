@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import perfmodel as pm
-from perfmodel.workload import KINDS, GraphBuilder, Net, exact_macs, operator_row
+from perfmodel.models import Net
+from perfmodel.workload import KINDS, GraphBuilder, exact_macs, operator_row
 from perfmodel.workload._training import training_step
 
 LEARNT = {  # models whose first weights are fed by tables: nothing to save

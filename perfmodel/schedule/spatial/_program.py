@@ -56,7 +56,7 @@ def program(workload: Workload, sockets: int = 1, *, causal: bool = False) -> Pr
     `causal`: the second operand of attention (keys, values) streams in order of tokens as the first does, since a token looks at
     earlier ones only; without, all of it must be there first. Raises ValueError for sockets below 1.
     """
-    from ._shard import split
+    from ...workload._shard import split
 
     if isinstance(sockets, bool) or sockets != int(sockets) or sockets < 1:
         raise ValueError(f"sockets is {sockets!r}; allowed: an integer of at least 1")

@@ -11,9 +11,9 @@ from perfmodel.workload import GraphBuilder, fuse, operator_row
 from search.placement import timeline
 from search.placement._build import from_workload
 from search.placement._cluster import clusters, load_cluster
-from search.placement._heft import heft
 from search.placement._problem import Infeasible
-from search.placement._topo_etf import m_etf
+from search.placement.methods._heft import heft
+from search.placement.methods._topo_etf import m_etf
 
 SMALL = """
 name: pair

@@ -12,10 +12,10 @@ from oracles.placement_problems import problem, random_problem
 from search.placement import timeline
 from search.placement._arrays import bucket, compiled, nodes_of, tasks_of
 from search.placement._file import load_instance
-from search.placement._relax import descend, relaxed_makespan, starting_logits
 from search.placement._result import makespan as judged
-from search.placement._starts import ranked_orders
 from search.placement._timeline_jax import makespan, makespans, positions
+from search.placement.methods._relax import descend, relaxed_makespan, starting_logits
+from search.placement.methods._starts import ranked_orders
 
 DATA = Path(__file__).parents[2] / "data" / "moirai"
 

@@ -8,14 +8,15 @@ import pytest
 from oracles.placement_brute_force import best_makespan, orders, placements, small_problem
 from oracles.placement_problems import problem
 
-from search.placement import _milp, timeline
+from search.placement import timeline
 from search.placement._file import load_instance
-from search.placement._milp import milp
-from search.placement._milp_model import build
-from search.placement._milp_pairs import reachable
-from search.placement._milp_solve import columns_of, schedule_of, solve
 from search.placement._problem import Infeasible
 from search.placement._result import makespan
+from search.placement.methods import _milp
+from search.placement.methods._milp import milp
+from search.placement.methods._milp_model import build
+from search.placement.methods._milp_pairs import reachable
+from search.placement.methods._milp_solve import columns_of, schedule_of, solve
 
 DATA = Path(__file__).parents[2] / "data" / "moirai"
 CLOSE = dict(rel=1e-5, abs=1e-9)

@@ -10,17 +10,25 @@ from oracles.placement_problems import problem, random_problem
 from scipy.optimize import linprog
 
 from search.placement import NO_GROUP, Problem, timeline
-from search.placement._evolve import linearisation
 from search.placement._file import load_instance
-from search.placement._greedy import Line, graph
-from search.placement._heft import heft, upward_ranks
-from search.placement._insert import Plan, coming, waste
-from search.placement._policy import placeto
 from search.placement._problem import Infeasible
 from search.placement._result import makespan
-from search.placement._search import search
-from search.placement._small import quanta, span_of
-from search.placement._starts import Start, heuristic_starts, packing, ranked_orders, single_devices, slack, value
+from search.placement.methods._evolve import linearisation
+from search.placement.methods._greedy import Line, graph
+from search.placement.methods._heft import heft, upward_ranks
+from search.placement.methods._insert import Plan, coming, waste
+from search.placement.methods._policy import placeto
+from search.placement.methods._search import search
+from search.placement.methods._small import quanta, span_of
+from search.placement.methods._starts import (
+    Start,
+    heuristic_starts,
+    packing,
+    ranked_orders,
+    single_devices,
+    slack,
+    value,
+)
 
 DATA = Path(__file__).parents[2] / "data" / "moirai"
 

@@ -10,8 +10,8 @@ from oracles.placement_problems import problem
 from search.placement import timeline
 from search.placement._problem import Infeasible
 from search.placement._result import makespan
-from search.placement._robust import Price, price_of_robustness, replace_after_loss, robust, without
-from search.placement._search import search
+from search.placement.methods._robust import Price, price_of_robustness, replace_after_loss, robust, without
+from search.placement.methods._search import search
 
 
 def best_of_all(p) -> float:

@@ -1,0 +1,1 @@
+"""Area, yield and price."""

@@ -1,0 +1,1 @@
+"""One module a command of `perfmodel`: parse, call, print."""

@@ -1,0 +1,1 @@
+"""Dividing a price between the tiers of a memory."""
