@@ -1,15 +1,18 @@
 """What every benchmark shares: CPU seconds, device and versions, one table on stdout, one JSON in results/."""
 
 import argparse
+import hashlib
 import json
 import os
 import platform
 import statistics
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
+CONSTRAINTS = Path(__file__).parent / "constraints.txt"  # with which a result can be had again
 
 
 def pin_to_one_core() -> None:
@@ -32,14 +35,20 @@ def arguments(about: str, **flags) -> argparse.Namespace:
 
 
 def report(name: str, args, result: dict, lines: list[str]) -> None:
-    """Print the table or the JSON, and keep the JSON with its command, versions and device."""
+    """Print the table or the JSON, and keep the JSON with its command, versions, constraints and device."""
     import jax
     import jaxlib
 
+    apart = unlike(CONSTRAINTS.read_text())
     document = {
         **result,
         "command": " ".join(["python", _script(), *[a for a in sys.argv[1:] if a != "--json"]]),
         "versions": {"python": platform.python_version(), "jax": jax.__version__, "jaxlib": jaxlib.__version__},
+        "constraints": {
+            "file": f"benchmarks/{CONSTRAINTS.name}",
+            "sha256": hashlib.sha256(CONSTRAINTS.read_bytes()).hexdigest(),
+        },
+        "unlike_constraints": apart,
         "device": jax.devices()[0].device_kind,
         "processor": _processor(),
         "load": round(os.getloadavg()[0], 2),
@@ -52,7 +61,24 @@ def report(name: str, args, result: dict, lines: list[str]) -> None:
         print(json.dumps(document))
     else:
         print("\n".join(lines))
+        if apart:
+            print(f"not the versions of benchmarks/{CONSTRAINTS.name}: {'; '.join(apart)}")
         print(f"written to {path}")
+
+
+def unlike(constraints: str) -> list[str]:
+    """`NAME INSTALLED, not WANTED` of every line `NAME==WANTED` that the environment does not keep."""
+    said = []
+    for line in constraints.splitlines():
+        name, pinned, wanted = line.partition("==")
+        if pinned and not line.startswith("#"):
+            try:
+                installed = metadata.version(name)
+            except metadata.PackageNotFoundError:
+                installed = "missing"
+            if installed != wanted:
+                said.append(f"{name} {installed}, not {wanted}")
+    return said
 
 
 def _script() -> str:

@@ -11,19 +11,57 @@ from yaml.composer import ComposerError
 T = TypeVar("T")
 
 
+_MERGE = "tag:yaml.org,2002:merge"
+
+
 class _Loader(yaml.SafeLoader):
-    """Refuses a mapping with the same key twice; PyYAML silently keeps the last."""
+    """Refuses a mapping with the same key twice, of which PyYAML silently keeps the last, and merges `<<` itself.
+
+    PyYAML's versions differ in which of several merged values wins (yaml/pyyaml#953); after this loader none is left to merge.
+    """
 
     def compose_mapping_node(self, anchor):
         # while composing: later, keys that `<<` merges in and overrides look the same
         node = super().compose_mapping_node(anchor)
-        seen = set()
-        for key in [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]:
-            if (key.tag, key.value) in seen:
+        own, sources = {}, None
+        for key, value in node.value:
+            if key.tag == _MERGE:
+                if sources is not None:
+                    said = f"key {key.value!r} stands twice; several mappings are merged by one, <<: [*first, *second]"
+                    raise ComposerError(None, None, said, key.start_mark)
+                sources = _merged(node, key, value)
+            elif _name(key) in own:
                 said = f"key {key.value!r} stands twice; keys must be distinct"
                 raise ComposerError(None, None, said, key.start_mark)
-            seen.add((key.tag, key.value))
+            else:
+                own[_name(key)] = key, value
+        if sources is not None:
+            pairs = {}
+            for source in reversed(sources):  # of several, the earlier wins (yaml.org/type/merge.html)
+                pairs |= {_name(key): (key, value) for key, value in source.value}
+            node.value = list((pairs | own).values())
         return node
+
+
+def _name(key: yaml.Node) -> object:
+    """What makes a key distinct; one that is a list or a mapping is refused later."""
+    return (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
+
+
+def _merged(into: yaml.Node, key: yaml.Node, value: yaml.Node) -> list[yaml.MappingNode]:
+    """The mappings that `<<: value` merges `into` a mapping; what these merge themselves they contain already."""
+    listed = isinstance(value, yaml.SequenceNode)
+    sources = []
+    for node in [value, *value.value] if listed else [value]:
+        if node is into or node.end_mark is None:  # still being read
+            raise ComposerError(None, None, f"key {key.value!r} merges what it stands in", key.start_mark)
+        if isinstance(node, yaml.MappingNode):
+            sources.append(node)
+        elif node is not value or not listed:
+            got = repr(node.value) if isinstance(node, yaml.ScalarNode) else "a list in a list"
+            said = f"key {key.value!r} merges a mapping or a list of mappings; got {got}"
+            raise ComposerError(None, None, said, key.start_mark)
+    return sources
 
 
 def decode_file(path: str | Path, kind: type[T]) -> T:

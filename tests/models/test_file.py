@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 
 import perfmodel as pm
 
@@ -34,16 +35,102 @@ def test_a_file_in_any_order(tmp_path):
     np.testing.assert_array_equal(w.edge_bytes, 64.0 * 112 * 112)
 
 
-def test_keys_that_are_merged_in_may_be_overridden(tmp_path):
-    text = """
+def first_of_a_chain_wins(self, node):
+    """As PyYAML 6.0.4 merges: a key is what its text's `id` says, so of two `k` the first is kept, of two `name` both."""
+    merged, seen = [], set()
+    for key, value in [pair for pair in node.value if pair[0].tag == MERGE]:
+        node.value.remove((key, value))
+        for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+            self.flatten_mapping(source)
+            for pair in source.value:
+                if id(pair[0].value) not in seen:
+                    seen.add(id(pair[0].value))
+                    merged.append(pair)
+    node.value = merged + node.value
+
+
+def last_of_a_chain_wins(self, node):
+    """As PyYAML 6.0.2 and 6.0.3 merge."""
+    merged = []
+    for key, value in [pair for pair in node.value if pair[0].tag == MERGE]:
+        node.value.remove((key, value))
+        for source in reversed(value.value) if isinstance(value, yaml.SequenceNode) else [value]:
+            self.flatten_mapping(source)
+            merged.extend(source.value)
+    node.value = merged + node.value
+
+
+def nothing_to_merge(self, node):
+    assert [key for key, _ in node.value if key.tag == MERGE] == []
+
+
+MERGE = "tag:yaml.org,2002:merge"
+VERSIONS = {"installed": None, "6.0.3": last_of_a_chain_wins, "6.0.4": first_of_a_chain_wins, "none": nothing_to_merge}
+
+
+@pytest.fixture(params=VERSIONS)
+def pyyaml(request, monkeypatch):
+    """Whatever PyYAML's own merging does."""
+    if VERSIONS[request.param] is not None:
+        monkeypatch.setattr(yaml.constructor.SafeConstructor, "flatten_mapping", VERSIONS[request.param])
+    return request.param
+
+
+CHAIN = """
+name: x
+operators:
+  - &first {name: a, kind: gemm, k: 8, c: 4}
+  - &second {<<: *first, name: b, k: 16}
+  - {<<: *second, name: c, p: 2}
+"""
+
+
+def test_keys_that_are_merged_in_may_be_overridden(tmp_path, pyyaml):
+    w = pm.models.load(write(tmp_path, CHAIN))
+    assert w.names == ("a", "b", "c") and w.operators.k.tolist() == [8, 16, 16] and w.macs == 32 + 64 + 128
+
+
+def test_versions_of_pyyaml_do_differ(monkeypatch):
+    """What this guards against: k of the third operator."""
+    for version, k in (("6.0.3", 16), ("6.0.4", 8)):
+        monkeypatch.setattr(yaml.constructor.SafeConstructor, "flatten_mapping", VERSIONS[version])
+        assert yaml.safe_load(CHAIN)["operators"][2]["k"] == k
+
+
+# each by hand from yaml.org/type/merge.html: own keys first, of a list the earlier, and a mapping is merged with what it merges
+MERGES = {
+    "own key before": ("<<: *a", "k: 3, <<: *a", (3, 4, 7)),
+    "own key after": ("<<: *a", "<<: *a, k: 3", (3, 4, 7)),
+    "the earlier of a list": ("<<: *a", "<<: [*a, *b]", (8, 4, 7)),
+    "the earlier of a list, turned": ("<<: *a", "<<: [*b, *a]", (16, 5, 6)),
+    "a chain": ("<<: *a, k: 9, weight_bits: 2", "<<: *c", (9, 4, 2)),
+    "a chain in a list": ("<<: *a, k: 9, weight_bits: 2", "<<: [*b, *c]", (16, 5, 6)),
+    "a chain in a list, turned": ("<<: *a, k: 9, weight_bits: 2", "<<: [*c, *b]", (9, 4, 2)),
+    "a chain of lists": ("<<: [*b, *a]", "<<: [*c, *a], c: 6", (16, 6, 6)),
+    "the same twice": ("<<: [*a, *a]", "<<: [*c, *c, *a]", (8, 4, 7)),
+    "written in place": ("<<: *a", "<<: [{k: 2, <<: *b}, *a]", (2, 5, 6)),
+    "an empty list": ("k: 1, <<: []", "k: 1, c: 2, weight_bits: 3, <<: []", (1, 2, 3)),
+}
+
+
+@pytest.mark.parametrize("what", MERGES)
+def test_merges(what, tmp_path, pyyaml):
+    third, fourth, (k, c, bits) = MERGES[what]
+    text = f"""
     name: x
     operators:
-      - &first {name: a, kind: gemm, k: 8, c: 4}
-      - &second {<<: *first, name: b, k: 16}
-      - {<<: *second, name: c, p: 2}
+      - &a {{name: a, kind: gemm, k: 8, c: 4, weight_bits: 7}}
+      - &b {{name: b, kind: gemm, k: 16, c: 5, weight_bits: 6}}
+      - &c {{kind: gemm, {third}, name: c}}
+      - {{kind: gemm, {fourth}, name: d}}
     """
-    w = pm.models.load(write(tmp_path, text))
-    assert w.names == ("a", "b", "c") and w.operators.k.tolist() == [8, 16, 16] and w.macs == 32 + 64 + 128
+    op = pm.models.load(write(tmp_path, text)).operators
+    assert (op.k[3], op.macs[3] / op.k[3], op.weight_bits[3]) == (k, c, bits)
+
+
+def test_a_quoted_merge_is_a_key(tmp_path):
+    with pytest.raises(ValueError, match="unknown field <<"):
+        pm.models.load(write(tmp_path, '{"name": "x", "operators": [], "<<": {"batch": 2}}', "model.json"))
 
 
 def test_a_key_twice_in_json(tmp_path):
@@ -120,6 +207,17 @@ BAD = {
                   ["not valid YAML at line 4", "key 'k' stands twice; keys must be distinct"]),
     "key twice at the top": ("name: x\noperators: []\nname: y", ["at line 3", "key 'name' stands twice"]),
     "line break in a key": ('"two\\nlines": 1', ["unknown field two lines"]),
+    "two merges": ("a: &a {}\nb: &b {}\nx:\n  <<: *a\n  <<: *b",
+                   ["not valid YAML at line 5", "key '<<' stands twice; several mappings are merged by one, <<: [*first, *second]"]),
+    "key twice beside a merge": ("a: &a {k: 1}\nb:\n  k: 1\n  <<: *a\n  k: 2", ["not valid YAML at line 5", "key 'k' stands twice"]),
+    "merge of a number": ("name: x\n<<: 3", ["not valid YAML at line 2", "key '<<' merges a mapping or a list of mappings; got '3'"]),
+    "merge of nothing": ("name: x\n<<:", ["not valid YAML at line 2", "merges a mapping or a list of mappings; got ''"]),
+    "merge of words": ("name: x\n<<: [{}, y]", ["not valid YAML at line 2", "or a list of mappings; got 'y'"]),
+    "merge of lists": ("name: x\n<<: [[{}]]", ["not valid YAML at line 2", "or a list of mappings; got a list in a list"]),
+    "merge of itself": ("&x\nname: x\n<<: *x", ["not valid YAML at line 3", "key '<<' merges what it stands in"]),
+    "merge of what is around": ("&x\nname:\n  <<: *x", ["not valid YAML at line 3", "key '<<' merges what it stands in"]),
+    "merge of the list around": ("name: &x\n- {}\n- <<: *x", ["not valid YAML at line 3", "key '<<' merges what it stands in"]),
+    "a list as a key": ("a: &a {[1]: 2}\nb: {<<: *a, [1]: 2}", ["not valid YAML at line 1", "unhashable key"]),
     "key like a path": ("'x at `$.y': 1", ["unknown field x at $.y"]),
     "bad tag": ("name: !!bool maybe", ["not valid YAML: 'maybe'"]),
     "too deep": ("name: " + "[" * 5000, ["not valid YAML: nested too deeply"]),

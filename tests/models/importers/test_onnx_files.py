@@ -191,7 +191,8 @@ def imports(paths) -> tuple[int, list[str]]:
 
 
 def test_models_of_onnx_that_pytorch_exported():
-    paths = sorted(ONNX_DATA.glob("*/*/model.onnx"))
+    # node/, which older versions of onnx bring too, is the next test's
+    paths = [path for path in sorted(ONNX_DATA.glob("*/*/model.onnx")) if path.parts[-3] != "node"]
     done, said = imports(paths)
     assert len(paths) >= 100 and done >= len(paths) - 5, said
 
