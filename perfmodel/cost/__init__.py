@@ -21,6 +21,8 @@ from .kernels._attention import prefill_attention_s as prefill_attention_s
 from .kernels._collective import COLLECTIVES as COLLECTIVES
 from .kernels._collective import CollectiveParameters as CollectiveParameters
 from .kernels._collective import collective_s as collective_s
+from .kernels._columns import GpuKernels as GpuKernels
+from .kernels._columns import gpu_kernels as gpu_kernels
 from .kernels._constants import FAMILIES as FAMILIES
 from .kernels._constants import constants as constants
 from .kernels._elementwise import ElementwiseParameters as ElementwiseParameters

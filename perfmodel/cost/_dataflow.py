@@ -62,15 +62,27 @@ def _array(op: Operators, chip: Chiplets, smooth: bool) -> OnChip:
             best = OnChip(*(jnp.where(code >= first, a, b) for a, b in zip(flow, best, strict=True)))
         return OnChip(*(jnp.broadcast_to(x, shape).astype(dtype) for x in best))
 
-    os, flexible = _output_stationary(op, chip, smooth)
-    usual = chosen((0, _weight_stationary(op, chip, smooth)), (_OS, os), (_OS_FLEX, flexible))
+    def usual() -> OnChip:
+        if not chip.may_be(_OS, _OS_FLEX, _GPU):
+            return chosen((0, _weight_stationary(op, chip, smooth)))
+        os, flexible = _output_stationary(op, chip, smooth)
+        return chosen((0, _weight_stationary(op, chip, smooth)), (_OS, os), (_OS_FLEX, flexible))
 
     def with_rare() -> OnChip:
-        return chosen((0, usual), (OS_SYSTOLIC, systolic(op, chip, smooth)), (_RS, row_stationary(op, chip, smooth)))
+        found = [(0, usual())]
+        if chip.may_be(*range(OS_SYSTOLIC, _RS)):
+            found.append((OS_SYSTOLIC, systolic(op, chip, smooth)))
+        if chip.may_be(_RS):
+            found.append((_RS, row_stationary(op, chip, smooth)))
+        return chosen(*found)
 
+    if not chip.may_be(*range(OS_SYSTOLIC, _RS + 1)):
+        return usual()
     if not isinstance(code, Tracer):
-        return with_rare() if np.any(code >= OS_SYSTOLIC) else usual
-    return jax.lax.cond(jnp.any(code >= OS_SYSTOLIC), with_rare, lambda: usual)
+        return with_rare() if np.any(code >= OS_SYSTOLIC) else usual()
+    if chip.present is not None:
+        return with_rare()
+    return jax.lax.cond(jnp.any(code >= OS_SYSTOLIC), with_rare, usual)
 
 
 def _weight_stationary(op: Operators, chip: Chiplets, smooth: bool) -> OnChip:

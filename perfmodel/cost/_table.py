@@ -53,6 +53,8 @@ def cost_table(
 
 
 def _some_gpu(types: Chiplets) -> bool:
+    if types.present is not None:
+        return GPU in types.present
     return isinstance(types.dataflow, Tracer) or bool(np.any(np.asarray(types.dataflow) == GPU))
 
 

@@ -34,7 +34,7 @@ class MemoryTiers(eqx.Module):
 
     @property
     def n_tiers(self) -> int:
-        return len(self.names)
+        return self.latency_s.shape[-1]
 
     def is_own(self, tier: int) -> bool:
         """Whether every chiplet has a tier of this index of its own."""

@@ -43,7 +43,7 @@ class System(eqx.Module):
 
     @property
     def n_chiplets(self) -> int:
-        return len(self.chiplet_names)
+        return self.package.hops.shape[-1]
 
     @property
     def resource_names(self) -> tuple[str, ...]:

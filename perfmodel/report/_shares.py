@@ -14,11 +14,9 @@ from jaxtyping import Array, Float
 from ..cost import CostTable, Mappings, cost_table
 from ..hardware import System
 from ..schedule import Schedule
-from ..schedule._constants import make_constants
-from ..schedule._residency import residency
-from ..schedule._rows import execution_order, make_rows
+from ..schedule._evaluate import prepared
 from ..schedule._steady_state import as_arrays, far_bytes, moved_bytes
-from ..schedule._traversal import walk
+from ..schedule._traversal import traverse
 from ..workload import Workload
 
 # Parts of on-chip energy, and the chiplet field that each is proportional to.
@@ -41,18 +39,13 @@ class Shares(NamedTuple):
 def shares(workload: Workload, system: System, schedule: Schedule, table: CostTable) -> Shares:
     """Parts of a hard schedule's totals, by row."""
     dtype = jnp.result_type(float)
-    rows, n_slots = make_rows(workload, table, schedule, dtype, system)
-    order = execution_order(workload, schedule)
-    assignment = jnp.asarray(schedule.assignment)
-    placed = assignment if order is None else assignment[order]
-    window = None if schedule.window is None else jnp.asarray(schedule.window, jnp.int32)[order]
-    constants = make_constants(system, table, dtype)
-    stay = residency(rows, placed, constants, smooth=False, temperature=0.05)
+    made = prepared(workload, system, schedule, table, False, 0.05)
+    rows, order = made.rows, made.order
     package = jax.tree.map(lambda x: jnp.asarray(x, dtype), system.package)
 
     def totals(rate):
-        total, _, _ = walk(rows._replace(rate=rate), placed, window, constants, stay, n_slots, workload.n_models,
-                           smooth=False, temperature=0.05)  # fmt: skip
+        total, _, _ = traverse(rows._replace(rate=rate), made.placed, made.window, made.constants, made.residency, made.n_slots,
+                               workload.n_models, smooth=False, temperature=0.05)  # fmt: skip
         total = as_arrays(total)
         far = far_bytes(total, system)
         network = [jnp.sum(total.traffic), jnp.sum(total.traffic * package.hops), far, total.filled_j]

@@ -115,7 +115,9 @@ def _compiled(backend: str, kernel: str, smooth: bool):
             if candidate.chiplets is not None:
                 system_ = eqx.tree_at(lambda s: s.chiplets, system, candidate.chiplets)
             unroll = _FUSED_STEPS if kernel == "fused" else 1
-            return evaluate_one(workload, system_, candidate.schedule, table_, smooth, temperature, unroll)[0]
+            return evaluate_one(
+                workload, system_, candidate.schedule, table_, smooth, temperature, unroll, scalars=backend == "cpu"
+            )[0]
 
         axes = jax.tree.map(lambda x: x.ndim - 1 if x.ndim else None, candidates)
         return jax.vmap(one, in_axes=(axes,))(candidates)

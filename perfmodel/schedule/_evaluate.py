@@ -1,19 +1,23 @@
 """`evaluate(workload, system, schedule) -> Metrics`: the one function that everything else prepares, searches or shows."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
 from ..cost import CostTable, cost_table
 from ..hardware import System
 from ..workload import Workload
-from ._constants import make_constants, one_memory
+from ._constants import few_enough, make_constants, one_memory
 from ._metrics import Metrics
+from ._placement import vector
+from ._program import compiled
 from ._residency import residency
 from ._rows import execution_order, make_rows
 from ._schedule import Schedule
 from ._steady_state import metrics
 from ._tiers import over_bytes
-from ._traversal import walk
+from ._traversal import traverse
 
 
 def evaluate(
@@ -24,8 +28,9 @@ def evaluate(
     table: CostTable | None = None,
     smooth: bool = False,
     temperature=0.05,
+    warm: bool = True,
 ) -> Metrics:
-    """Metrics of one schedule of one workload on one system; `jit`, `vmap` and `grad` work on it.
+    """Metrics of one schedule of one workload on one system; `jit`, `vmap`, `grad` and all that JAX has work on it.
 
     **Arguments:**
     - `schedule`: hard or relaxed.
@@ -33,46 +38,77 @@ def evaluate(
     - `smooth` (static): maxima over resources and models, fits and ceilings become smooth; `temperature` (traced) is
       relative: a smooth maximum of R values lies between the maximum and R**temperature times it. The timeline keeps exact
       maxima, whose subgradients suffice (a smoothed chain of L operators would inflate with L).
+    - `warm` (static): weights that stay in buffers (`Metrics.resident`) are there when a pass begins; else `latency_s` loads them.
 
-    Raises ValueError where shapes, or concrete placements, do not belong to the workload and system. Infeasible is a result:
-    `feasible` and `violations`. How time and energy are counted: docs/model.md.
+    Compiled once for all workloads, systems and schedules of one kind: names are no part of the program, and numbers of operators and
+    edges are filled up to round ones. Raises ValueError where shapes, or concrete placements, do not belong to the workload and system.
+    Infeasible is a result: `feasible` and `violations`. How time and energy are counted: docs/model.md.
     """
     schedule.check(workload, system.n_chiplets, system.memory.n_tiers)
-    if table is None:  # here, so that gradients reach the hardware through the table and not through the walk
+    return compiled(_metrics_of, workload, system, schedule, table, temperature, smooth=smooth, warm=warm)
+
+
+def _metrics_of(workload, system, schedule, table, temperature, *, smooth: bool, warm: bool) -> Metrics:
+    if table is None:  # here, so that gradients reach the hardware through the table and not through the traversal
         table = cost_table(workload, system, schedule.sub_batch, smooth=smooth)
-    return evaluate_one(workload, system, schedule, table, smooth, temperature)[0]
+    return evaluate_one(workload, system, schedule, table, smooth, temperature, warm=warm)[0]
 
 
-def evaluate_one(workload, system, schedule, table, smooth, temperature, unroll=1, remat=False, record=False):
-    """What `evaluate`, `timeline` and the batched evaluator share. Without a table the costs are made row by row, inside the
-    walk. Returns Metrics, the walk's `Record` (None unless asked for) and the execution order (None: as the rows stand)."""
+class Traversable(NamedTuple):
+    """What a traversal takes, made of a workload, a system and a schedule."""
+
+    rows: object
+    placed: jax.Array
+    window: jax.Array | None
+    constants: object
+    residency: object
+    n_slots: int
+    order: jax.Array | None
+
+
+def prepared(workload, system, schedule, table, smooth, temperature, unroll=1, scalars=False) -> Traversable:
+    """Rows in execution order, placements, hardware and residency of one candidate."""
     dtype = jnp.result_type(float)
     assignment = jnp.asarray(schedule.assignment)
     rows, n_slots = make_rows(workload, table, schedule, dtype, system)
     order = execution_order(workload, schedule)
     placed = assignment if order is None else assignment[order]
-    window = None if schedule.window is None else jnp.asarray(schedule.window, jnp.int32)[order]
+    window = None if schedule.window is None else jnp.asarray(schedule.window, jnp.int32)
+    window = window if window is None or order is None else window[order]
+    constants = make_constants(system, table, dtype, scalars=scalars)
+    held = residency(rows, placed, constants, smooth=smooth, temperature=temperature, unroll=unroll)
+    return Traversable(rows, placed, window, constants, held, n_slots, order)
 
-    constants = make_constants(system, table, dtype)
-    stay = residency(rows, placed, constants, smooth=smooth, temperature=temperature, unroll=unroll)
+
+def evaluate_one(workload, system, schedule, table, smooth, temperature, unroll=1, remat=False, record=False,
+                 scalars=False, warm=True):  # fmt: skip
+    """What `evaluate`, `timeline` and the batched evaluator share. Without a table the costs are made row by row, inside the
+    traversal. `scalars`: values over chiplets as scalars, for a batch on a CPU. Returns Metrics, the traversal's `Record` (None unless
+    asked for) and the execution order (None: as the rows stand)."""
+    dtype = jnp.result_type(float)
+    scalars = scalars and few_enough(system) and not schedule.is_relaxed
+    made = prepared(workload, system, schedule, table, smooth, temperature, unroll, scalars)
 
     def one(rows):
-        return walk(
-            rows, placed, window, constants, stay, n_slots, workload.n_models,
-            smooth=smooth, temperature=temperature, unroll=unroll, remat=remat, record=record,
+        return traverse(
+            rows, made.placed, made.window, made.constants, made.residency, made.n_slots, workload.n_models,
+            smooth=smooth, temperature=temperature, warm=warm, unroll=unroll, remat=remat, record=record,
         )  # fmt: skip
 
     if schedule.n_windows == 1:
-        total, latency, seen = one(rows)
+        total, latency, seen = one(made.rows)
         totals = [total]
     else:  # what each window adds up to; the timeline is the same every time
-        runs = [one(rows._replace(rate=jnp.where(window == w, rows.rate, 0.0))) for w in range(schedule.n_windows)]
+        runs = [
+            one(made.rows._replace(rate=jnp.where(made.window == w, made.rows.rate, 0.0)))
+            for w in range(schedule.n_windows)
+        ]
         totals, (_, latency, seen) = [run[0] for run in runs], runs[0]
     found = metrics(
-        totals, latency, stay.resident, _violations(workload, system, schedule, totals[0], order, dtype),
+        totals, latency, made.residency.resident, _violations(workload, system, schedule, totals[0], made.order, dtype),
         workload, system, jnp.asarray(schedule.sub_batch, dtype), smooth=smooth, temperature=temperature,
     )  # fmt: skip
-    return found, seen, order
+    return found, seen, made.order
 
 
 def _violations(workload, system, schedule, total, order, dtype) -> jax.Array:
@@ -88,11 +124,16 @@ def _violations(workload, system, schedule, total, order, dtype) -> jax.Array:
 
 
 def _over_bytes(workload, system, schedule, total, dtype) -> jax.Array:
-    """`[T]` bytes that do not fit each tier of memory. One tier alone: results that pass through it are not counted."""
+    """`[T]` bytes that do not fit each tier. One tier alone: results that pass through it are not counted."""
     if one_memory(system):
         op = workload.operators
         kept = workload.kv_bytes_per_token * workload.kv_tokens + workload.state_bytes
-        stored = jnp.sum(jnp.asarray(op.parameters * op.weight_bits / 8, dtype)) + jnp.sum(jnp.asarray(kept, dtype))
+        count = 1.0 if workload.count is None else jnp.asarray(workload.count, dtype)
+        stored = jnp.sum(jnp.asarray(op.parameters * op.weight_bits / 8, dtype) * count) + jnp.sum(
+            jnp.asarray(kept, dtype)
+        )
         return jnp.maximum(stored - jnp.asarray(system.memory.capacity_bytes, dtype), 0.0)
-    sub_batch, resting = jnp.asarray(schedule.sub_batch, dtype), jnp.stack([jnp.stack(tier) for tier in total.resting])
-    return over_bytes(workload, system, schedule.assignment, schedule.tiers, resting, sub_batch, dtype)
+    resting = jnp.stack([vector(tier, False) for tier in total.resting])
+    return over_bytes(
+        workload, system, schedule.assignment, schedule.tiers, resting, jnp.asarray(schedule.sub_batch, dtype), dtype
+    )

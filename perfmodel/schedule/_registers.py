@@ -1,4 +1,4 @@
-"""Registers of a walk: one value for each tensor that is still to be read."""
+"""Registers of a traversal: one value for each tensor that is still to be read."""
 
 from functools import reduce
 
@@ -7,9 +7,9 @@ import jax.numpy as jnp
 _FEW = 16  # registers held as scalars; more become one array with dynamic indexing
 
 
-def registers(n: int, zero):
+def registers(n: int, zero, scalars: bool):
     """`n` registers of the shape of `zero`."""
-    return (zero,) * n if n <= _FEW else jnp.zeros((n, *zero.shape), zero.dtype)
+    return (zero,) * n if scalars and n <= _FEW else jnp.zeros((n, *zero.shape), zero.dtype)
 
 
 def register(values, slot):
@@ -20,7 +20,7 @@ def register(values, slot):
 
 
 def set_register(values, slot, value):
-    """The registers after `value` is put into one of them."""
+    """The registers after `value` is put into one of them (-1: into none)."""
     if not isinstance(values, tuple):
-        return values.at[slot].set(value)
+        return values.at[jnp.where(slot < 0, values.shape[0], slot)].set(value, mode="drop")
     return tuple(jnp.where(slot == s, value, old) for s, old in enumerate(values))

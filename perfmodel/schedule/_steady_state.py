@@ -10,21 +10,23 @@ from ..hardware import System
 from ..workload import Workload
 from ._constants import only_gpus
 from ._metrics import Metrics, ModelMetrics
+from ._placement import vector
 from ._tiers import by_chiplet
 from ._traversal import Totals
 
 
 def as_arrays(total: Totals) -> Totals:
-    """The tuples of a walk as arrays: `[D]`, `[D, D]` for the traffic, `[T, C]` for what memory moves (C: D, or 1 for all)."""
-    n = len(total.busy_s)
-    zero = jnp.zeros_like(total.onchip_j)
-    pairs = iter(total.traffic)
-    matrix = jnp.stack([jnp.stack([zero if a == b else next(pairs) for b in range(n)]) for a in range(n)])
+    """The tuples of a traversal as arrays: `[D]`, `[D, D]` for the traffic, `[T, C]` for what memory moves (C: D, or 1 for all)."""
+    traffic = total.traffic
+    if isinstance(traffic, tuple):
+        n = len(total.busy_s)
+        zero, pairs = jnp.zeros_like(total.onchip_j), iter(traffic)
+        traffic = jnp.stack([jnp.stack([zero if a == b else next(pairs) for b in range(n)]) for a in range(n)])
     return total._replace(
-        traffic=matrix,
-        busy_s=jnp.stack(total.busy_s),
-        read=jnp.stack([jnp.stack(tier) for tier in total.read]),
-        written=jnp.stack([jnp.stack(tier) for tier in total.written]),
+        traffic=traffic,
+        busy_s=vector(total.busy_s, False),
+        read=jnp.stack([vector(tier, False) for tier in total.read]),
+        written=jnp.stack([vector(tier, False) for tier in total.written]),
     )
 
 
@@ -114,7 +116,7 @@ def metrics(totals: list[Totals], latency_s: Float[Array, "M"], resident, violat
             sub_batch, *, smooth: bool, temperature) -> Metrics:  # fmt: skip
     """Metrics of a round made of windows (`totals`, one each) that run one after another."""
     dtype = latency_s.dtype
-    resident = jnp.stack(resident)
+    resident = vector(resident, False)
     totals = [as_arrays(t) for t in totals]
     by_window = [busy_seconds(t, system) for t in totals]
     period = sum([contended_s(b) for b in by_window[1:]], contended_s(by_window[0]))
@@ -123,7 +125,8 @@ def metrics(totals: list[Totals], latency_s: Float[Array, "M"], resident, violat
     parts = energy_parts(round_total, system, period)
     energy = jnp.sum(parts)
     inferences = _like(workload.rate, period) * _like(workload.batch, period) * sub_batch
-    macs = jnp.zeros(workload.n_models, dtype).at[workload.model].add(_like(workload.operators.macs, period))
+    count = 1.0 if workload.count is None else _like(workload.count, period)
+    macs = jnp.zeros(workload.n_models, dtype).at[workload.model].add(_like(workload.operators.macs, period) * count)
     peak = jnp.sum(_like(system.chiplets.peak_macs_per_s, period))
     worst = relative_max(latency_s, temperature, smooth)
     per_inference = energy / jnp.sum(inferences)

@@ -1,4 +1,4 @@
-"""Fusion in the walk: which tensors are streamed from producer to readers tile by tile, and what that keeps in the buffer.
+"""Fusion in the traversal: which tensors are streamed from producer to readers tile by tile, and what that keeps in the buffer.
 
 `Schedule.fusion` says of every edge how far it is fused, 0 to 1. It counts as far as both ends are on the same chiplet, in the
 same window. A tensor is streamed as far as all its edges are fused; relaxed values mix the two ways of holding it, whole or as a
@@ -6,7 +6,7 @@ tile, in proportion, so that the gradient sees what streaming would change howev
 """
 
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from ..workload import Workload
 from ..workload._fusion_rules import ALL, ITEMS, POINTS, POOLS, WINDOW, incoming, needs
 from ..workload._operators import KINDS
-from ._placement import choose, plus
+from ._placement import become, choose, each, plus, zeros
 from ._registers import register, registers, set_register
 from ._schedule import Schedule
 
@@ -48,15 +48,15 @@ class Streams(NamedTuple):
     kernel: Kernel | None  # None where no chiplet is a GPU
 
 
-class Flow(NamedTuple):
-    """What streams hold as the walk goes on: registers by tensor, tuples over chiplets."""
+class Streaming(NamedTuple):
+    """What streams hold as the traversal goes on: registers by tensor, values over chiplets."""
 
     kept: tuple | jax.Array  # bytes of a tensor held whole
     streaming: tuple | jax.Array  # how far a tensor is a stream in the buffer
     credit: tuple | jax.Array  # elements that a GPU's matrix kernel, its result streamed, writes for the rows after it
-    open: tuple  # streams not yet read to their end
-    tiles: tuple  # bytes that streams hold, until none is open
-    weights: tuple  # bytes of weights of the rows that feed the open streams and need not be kept so far
+    open: Any  # streams not yet read to their end
+    tiles: Any  # bytes that streams hold, until none is open
+    weights: Any  # bytes of weights of the rows that feed the open streams and need not be kept so far
 
 
 class Streamed(NamedTuple):
@@ -67,7 +67,7 @@ class Streamed(NamedTuple):
     kept: jax.Array  # bytes held whole
     streaming: jax.Array
     tile_bytes: jax.Array  # of the stream, weights that have to stay included
-    weights: jax.Array  # of `Flow.weights` where the row is placed, after it
+    weights: jax.Array  # of `Streaming.weights` where the row is placed, after it
     credit: jax.Array
 
 
@@ -177,25 +177,25 @@ def _live(streams, hold, tile, last, live_bytes):
     return jnp.maximum(live_bytes - gone + tiles, 0.0)
 
 
-def no_flow(n_slots: int, n_chiplets: int, zero) -> Flow:
+def no_streams(n_slots: int, n_chiplets: int, zero, scalars: bool) -> Streaming:
     """Before the first row."""
-    empty, none = registers(n_slots, zero), (zero,) * n_chiplets
-    return Flow(empty, empty, empty, none, none, none)
+    empty, none = registers(n_slots, zero, scalars), zeros(n_chiplets, zero, scalars)
+    return Streaming(empty, empty, empty, none, none, none)
 
 
-def inputs_of(flow: Flow, stream: Streams, i: int, slot, held) -> tuple:
+def inputs_of(now: Streaming, stream: Streams, i: int, slot, held) -> tuple:
     """Of input `i`: how far it comes fused, how far as a stream, bytes to give back and streams that end after this row, credit."""
-    fused, closes, streaming = stream.fused[i], stream.closes[i], register(flow.streaming, slot)
-    return (fused * held, fused * streaming, register(flow.kept, slot) * closes, streaming * closes,
-            register(flow.credit, slot) * fused)  # fmt: skip
+    fused, closes, streaming = stream.fused[i], stream.closes[i], register(now.streaming, slot)
+    return (fused * held, fused * streaming, register(now.kept, slot) * closes, streaming * closes,
+            register(now.credit, slot) * fused)  # fmt: skip
 
 
-def stream_row(row, costs, x, flow: Flow, inputs: list, arrived, resident, fits, keep) -> Streamed:
+def stream_row(row, costs, x, now: Streaming, inputs: list, arrived, resident, fits, keep) -> Streamed:
     """What becomes of a row. `inputs`: of `inputs_of`; `fits(bytes)`: whether they fit; `costs` where it is placed."""
     stream = row.stream
     joined, covered = (reduce(jnp.maximum, [each[i] for each in inputs]) for i in (0, 1))
     # weights of the rows that feed the open streams, and its own, unless the stream into it keeps them already
-    before = keep(choose(x, flow.weights) + row.weight_bytes * (1.0 - covered) * (1.0 - resident))
+    before = keep(choose(x, now.weights) + row.weight_bytes * (1.0 - covered) * (1.0 - resident))
     tile = keep(stream.tile_bytes + stream.ordered * before + stream.reader_weights * (1.0 - resident))
     streamed = stream.streamed * jnp.where(tile < row.hold_bytes, 1.0, 0.0)
     whole = keep((1.0 - streamed) * fits(arrived + row.hold_bytes))
@@ -223,23 +223,21 @@ def _kernel(k: Kernel, inputs: list, streamed, held) -> tuple:
     return jnp.minimum((cut + paid) / k.elements, 1.0), streamed * on / k.readers
 
 
-def after_row(flow: Flow, live: tuple, slot, x, one: Streamed, inputs: list) -> tuple[Flow, tuple]:
+def after_row(now: Streaming, live, slot, x, one: Streamed, inputs: list) -> tuple[Streaming, Any]:
     """Streams and live bytes after a row, from those before it. `inputs`: (placement of the producer, `inputs_of`) of each."""
-    chiplets = range(len(live))
-    live_ = [plus(live[d], x[d], one.kept + one.streaming * one.tile_bytes) for d in chiplets]
-    tiles = [plus(flow.tiles[d], x[d], one.streaming * one.tile_bytes) for d in chiplets]
-    still = [plus(flow.open[d], x[d], one.streaming) for d in chiplets]
-    weights = [plus(flow.weights[d], x[d], one.weights - flow.weights[d]) for d in chiplets]
+    live = plus(live, x, one.kept + one.streaming * one.tile_bytes)
+    tiles = plus(now.tiles, x, one.streaming * one.tile_bytes)
+    still = plus(now.open, x, one.streaming)
+    weights = become(now.weights, x, one.weights)
     for came, (_, _, back, ended, _) in inputs:
-        live_ = [plus(live_[d], came[d], -back) for d in chiplets]
-        still = [plus(still[d], came[d], -ended) for d in chiplets]
-    stay = [jnp.clip(s, 0.0, 1.0) for s in still]
-    new = Flow(
-        kept=set_register(flow.kept, slot, one.kept),
-        streaming=set_register(flow.streaming, slot, one.streaming),
-        credit=set_register(flow.credit, slot, one.credit),
-        open=tuple(still),
-        tiles=tuple(t * s for t, s in zip(tiles, stay, strict=True)),
-        weights=tuple(w * s for w, s in zip(weights, stay, strict=True)),
+        live, still = plus(live, came, -back), plus(still, came, -ended)
+    goes_on = each(lambda s: jnp.clip(s, 0.0, 1.0), still)
+    new = Streaming(
+        kept=set_register(now.kept, slot, one.kept),
+        streaming=set_register(now.streaming, slot, one.streaming),
+        credit=set_register(now.credit, slot, one.credit),
+        open=still,
+        tiles=each(jnp.multiply, tiles, goes_on),
+        weights=each(jnp.multiply, weights, goes_on),
     )
-    return new, tuple(v - t * (1.0 - s) for v, t, s in zip(live_, tiles, stay, strict=True))
+    return new, each(lambda v, t, s: v - t * (1.0 - s), live, tiles, goes_on)

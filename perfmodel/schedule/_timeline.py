@@ -1,4 +1,4 @@
-"""When every operator of one pass runs, and what is transferred when: the walk's own clock, written down."""
+"""When every operator of one pass runs, and what is transferred when: the traversal's own clock, written down."""
 
 from dataclasses import dataclass
 
@@ -56,5 +56,5 @@ def timeline(workload: Workload, system: System, schedule: Schedule, *, table: C
 
 @eqx.filter_jit
 def recorded(workload, system, schedule, table):
-    """Metrics, the walk's record of every row, and the execution order."""
+    """Metrics, the traversal's record of every row, and the execution order."""
     return evaluate_one(workload, system, schedule, table, False, 0.05, record=True)

@@ -1,8 +1,7 @@
-"""The walk: one pass over the operators in execution order that adds up a round and keeps the clock of the timeline.
+"""The traversal: one pass over the operators in execution order that adds up a round and keeps the clock of the timeline.
 
-Written for one candidate with every number a scalar, and every "vector over chiplets" a tuple of scalars: `jax.vmap` then
-turns each into one contiguous array over candidates, which is the fastest form on a CPU (and what `unroll` fuses on a GPU).
-Placements are weights over chiplets, hard or relaxed, the same code (`_placement.py`).
+Written for one candidate. Values over chiplets are scalars in tuples or arrays, placements are weights over chiplets, hard or relaxed:
+the same code for all (`_placement.py`). Transfers stand in the queues of memory tiers, ports and links (`_queues.py`).
 """
 
 from typing import Any, NamedTuple
@@ -11,23 +10,24 @@ import jax
 import jax.numpy as jnp
 
 from .._numerics import fits
+from ._access import parted, waited
 from ._constants import Constants
-from ._placement import agree, become, both, choose, columns, plus, weights
-from ._rates import parted, waited
+from ._placement import agree, become, choose, columns, each, pairs, plus, weights, zeros
+from ._queues import Queues, memory_transfer, no_queues, restarted, send
 from ._registers import register, registers, set_register
 from ._residency import Residency
 from ._rows import Costs, Rows, row_costs
-from ._streams import Flow, after_row, inputs_of, no_flow, stream_row
+from ._streams import Streaming, after_row, inputs_of, no_streams, stream_row
 
 
 class Totals(NamedTuple):
-    """What a round adds up to. Tuples run over chiplets, `traffic` over ordered pairs of different chiplets; `read`, `written` and
-    `resting` over tiers, in each over chiplets (one entry for all where it does not matter which)."""
+    """What a round adds up to. Values over chiplets, `traffic` over ordered pairs of them; `read`, `written` and `resting` over tiers,
+    in each over chiplets (one entry for all where it does not matter which)."""
 
-    busy_s: tuple  # time each chiplet computes
-    traffic: Any  # tuple, then `D x D`: bytes from chiplet a to chiplet b, a != b, in row-major order of (a, b)
-    read: Any  # tuples, an array once the walk is done: bytes read from memory
-    written: Any  # the same, written
+    busy_s: Any  # time each chiplet computes
+    traffic: Any  # bytes from chiplet a to chiplet b
+    read: Any  # bytes read from memory
+    written: Any
     onchip_j: jax.Array
     filled_j: jax.Array  # buffers, for bytes that enter or leave a chiplet
     excess_bytes: jax.Array  # by how much the streaming tile of an operator exceeds its chiplet's buffer
@@ -37,16 +37,17 @@ class Totals(NamedTuple):
 class Clock(NamedTuple):
     """Where the timeline stands: when each chiplet is free, when it last started, and what the registers hold."""
 
-    free_s: tuple
-    started_s: tuple
-    live: tuple  # bytes held in each buffer
-    finish_s: tuple | jax.Array  # of the tensor in each register
-    held: tuple | jax.Array  # 1.0 where that tensor stays in its producer's buffer
-    placed: tuple | jax.Array  # placement of its producer
+    free_s: Any
+    started_s: Any
+    live: Any  # bytes held in each buffer
+    finish_s: Any  # of the tensor in each register: when it is held, or in memory
+    held: Any  # 1.0 where that tensor stays in its producer's buffer
+    placed: Any  # placement of its producer
     latest_s: tuple  # finish of the latest result of each model
     window: jax.Array  # window being executed
     barrier_s: jax.Array  # nothing of this window starts before
-    flow: Flow | None  # what streams hold; None without fusion
+    queues: Queues
+    streams: Streaming | None  # what streams hold; None without fusion
     rest: (
         tuple | None
     )  # of results in memory: bytes now, most of this model, most of the models before; None with one tier
@@ -60,7 +61,7 @@ class Record(NamedTuple):
     held: jax.Array  # [L] 1.0 where the result stays in the buffer
     by_network: jax.Array  # [L, I] 1.0 where an input crosses the package network
     by_memory: jax.Array  # [L, I]
-    input_done_s: jax.Array  # [L, I] when its producer finished
+    input_done_s: jax.Array  # [L, I] when it could be fetched
     weights_read: jax.Array  # [L] bytes of a pass from memory
     outside_read: jax.Array  # [L]
     input_read: jax.Array  # [L, I]
@@ -68,27 +69,33 @@ class Record(NamedTuple):
     written: jax.Array  # [L] of the result
 
 
-def walk(rows: Rows, placed, windows, constants: Constants, stay: Residency, n_slots: int, n_models: int, *,
-         smooth: bool, temperature, unroll: int | bool = 1, remat: bool = False, record: bool = False):  # fmt: skip
+def traverse(rows: Rows, placed, windows, constants: Constants, held_weights: Residency, n_slots: int, n_models: int, *,
+             smooth: bool, temperature, warm: bool = True, unroll: int | bool = 1, remat: bool = False,
+             record: bool = False):  # fmt: skip
     """Totals of a round, first-result latency of each model, and a `Record` of every row if asked (else None).
 
-    `placed[l]` is the placement of row l, `windows[l]` its window (or None). `unroll` is XLA's: 1 on a CPU, more fuses steps on a GPU.
+    `placed[l]` is the placement of row l, `windows[l]` its window (or None). `warm`: what is resident is in the buffers when the
+    timeline begins. `unroll` is XLA's: 1 on a CPU, more fuses steps on a GPU.
     """
-    n, dtype = len(constants.buffer_bytes), rows.weight_bytes.dtype
+    k, dtype = constants, rows.weight_bytes.dtype
     zero = jnp.zeros((), dtype)
-    zeros = (zero,) * n
-    by_tier = (zeros if constants.spread else (zero,),) * constants.n_tiers
-    alone = rows.paces is None
-    rest = None if alone else (by_tier,) * 3
-    totals = Totals(zeros, (zero,) * (n * (n - 1)), by_tier, by_tier, zero, zero, zero, () if alone else by_tier)
-    empty, places = registers(n_slots, zero), registers(n_slots, jnp.zeros_like(placed[0]))
-    flow = None if rows.stream is None else no_flow(n_slots, n, zero)
+    none = zeros(k.n_chiplets, zero, k.scalars)
+    one = none if k.spread else (zero,) if k.scalars else jnp.zeros(1, dtype)
+    by_tier = (one,) * k.n_tiers
+    alone = rows.access is None
+    n_pairs = k.n_chiplets * (k.n_chiplets - 1)
+    traffic = (zero,) * n_pairs if k.scalars else jnp.zeros((k.n_chiplets,) * 2, dtype)
+    totals = Totals(none, traffic, by_tier, by_tier, zero, zero, zero, () if alone else by_tier)
+    empty = registers(n_slots, zero, k.scalars)
     clock = Clock(
-        zeros, zeros, zeros, empty, empty, places, (zero,) * n_models, jnp.zeros((), jnp.int32), zero, flow, rest
-    )
+        none, none, none, empty, empty, registers(n_slots, jnp.zeros_like(placed[0]), k.scalars), (zero,) * n_models,
+        jnp.zeros((), jnp.int32), zero, no_queues(k, zero),
+        None if rows.stream is None else no_streams(n_slots, k.n_chiplets, zero, k.scalars),
+        None if alone else (by_tier,) * 3,
+    )  # fmt: skip
 
     def step(carry, xs):
-        total, clock, seen = _step(*carry, *xs, constants, stay, smooth, temperature)
+        total, clock, seen = _step(*carry, *xs, k, held_weights, smooth, temperature, warm)
         return (total, clock), seen if record else None
 
     if remat:  # reverse mode keeps only the carry of each step
@@ -99,22 +106,23 @@ def walk(rows: Rows, placed, windows, constants: Constants, stay: Residency, n_s
     return totals, jnp.stack(clock.latest_s), seen
 
 
-def _step(total: Totals, clock: Clock, row: Rows, placed, window, k: Constants, stay: Residency, smooth, temperature):
-    n, dtype = len(k.buffer_bytes), clock.barrier_s.dtype
+def _step(total: Totals, clock: Clock, row: Rows, placed, window, k: Constants, held_weights: Residency, smooth,
+          temperature, warm: bool):  # fmt: skip
+    n, dtype = k.n_chiplets, clock.barrier_s.dtype
     one = jnp.where(row.slot < 0, 2.0, 1.0).astype(dtype)
 
     def keep(value):
         # XLA on CPU copies a cheap producer into every consumer, here dozens; it never copies a division. Dividing by a one
         # that it cannot see through makes it compute a shared value once (measured: benchmarks/schedules_per_second.py).
-        return value / one
+        return value / one if k.scalars else value
 
-    x = weights(placed, n)
+    x = weights(placed, n, k.scalars)
     y = x if k.column is None else columns(x, k.column, k.n_columns, keep)
     # of this row where it is placed
-    costs = Costs(*(None if column is None else choose(y, column) for column in row_costs(row, k.chiplets, smooth)))
+    costs = Costs(*(None if column is None else choose(y, column) for column in row_costs(row, k, smooth)))
 
-    paces = k.paces if row.paces is None else row.paces
-    assert paces is not None
+    access = k.access if row.access is None else row.access
+    assert access is not None
 
     # a new model starts in an empty package; a new window waits for the one before
     go_on = 1.0 - row.first
@@ -123,128 +131,165 @@ def _step(total: Totals, clock: Clock, row: Rows, placed, window, k: Constants, 
         barrier = barrier * go_on
         so_far = sum(m * t for m, t in zip(row.of_model, clock.latest_s, strict=True))
         barrier = jnp.where(window > clock.window, so_far, barrier)
-    free = tuple(f * go_on for f in clock.free_s)
-    started = tuple(s * go_on for s in clock.started_s)
-    live_here, room_here = choose(x, clock.live), choose(x, stay.room)
-    spare = keep(room_here - live_here)
-    exec_s, refetch, memory_s = keep(costs.exec_s), keep(costs.input_refetch), choose(x, k.memory_s)
+    free, started = (each(lambda v: v * go_on, v) for v in (clock.free_s, clock.started_s))
+    queues = restarted(clock.queues, go_on)
+    capacity, resident = choose(x, held_weights.capacity), choose(x, held_weights.resident)
+    spare = keep(capacity - choose(x, clock.live))
+    exec_s, refetch, memory_s = keep(costs.exec_s * row.count), keep(costs.input_refetch), choose(x, k.memory_s)
+    asked = keep(jnp.maximum(barrier, choose(x, started)))  # a chiplet fetches for the operator after the one that runs
 
-    ready, from_memory, arrived = barrier, jnp.where(row.outside_in > 0, 1.0, 0.0), jnp.zeros((), dtype)
-    in_read = outside_read = row.outside_in * refetch  # bytes this row reads from memory
-    pace = paces.outside_in
-    reads = list(parted(in_read, pace, k.n_tiers))  # the same by tier
-    ready = jnp.maximum(ready, from_memory * (in_read * pace.read_s + waited(memory_s, pace)))
+    def moved_by(queues, when, by_tier, waits_s, at=x, reads=True):
+        by_tier = tuple(v * row.count for v in by_tier)
+        end, queues = memory_transfer(queues, k, at, when, by_tier, waits_s, reads=reads)
+        return keep(end), jax.tree.map(keep, queues)
+
+    # where each input comes from
     shares: tuple[list, ...] = ([], [], [], [], [])
-    inputs = []  # of each: where it came from, bytes over the network, bytes spilled late, bytes given back
-    fused: list = []  # of each: where it came from, what fusion says of it
+    found, fused = [], []
+    from_memory, arrived = jnp.where(row.outside_in > 0, 1.0, 0.0), jnp.zeros((), dtype)
     for i in range(row.input_slot.shape[0]):
         slot, nbytes = row.input_slot[i], row.input_bytes[i]
         there = slot >= 0  # a missing input has no bytes, so its placement says nothing
         source = register(clock.placed, slot)
-        came = weights(source, n)
+        came = weights(source, n, k.scalars)
         held, done = keep(register(clock.held, slot)), register(clock.finish_s, slot)
         same = keep(agree(came, x, source, placed, dtype))
-        space = _fits(arrived + nbytes, spare, room_here, smooth, temperature)
+        space = _fits(arrived + nbytes, spare, capacity, smooth, temperature)
         by_network = keep(held * (1.0 - same) * space)
         by_memory = keep(1.0 - held * same - by_network)
         late = held * (1.0 - same) - by_network  # held by its producer, but does not fit here: written when needed
         arrived = keep(arrived + by_network * nbytes)
-        pace = paces.input(i)
-        hops = choose(came, [choose(x, k.hops[a]) for a in range(n)])
-        late_bytes = late * row.input_write[i]
-        moved, late, back = by_network * (nbytes * row.rate), late_bytes * row.rate, held * row.input_release[i]
-        late_by_tier = tuple(keep(v) for v in parted(late, pace, k.n_tiers))
-        gone = None if row.paces is None else parted((1.0 - held) * row.paces.input_gone[i], pace, k.n_tiers)
-        inputs.append((came, keep(moved), late_by_tier, keep(back), gone))
-        if clock.flow is not None:
-            fused.append((came, tuple(keep(v) for v in inputs_of(clock.flow, row.stream, i, slot, held))))
-        input_read = by_memory * nbytes * refetch
-        in_read = in_read + input_read
-        reads = [v + more for v, more in zip(reads, parted(input_read, pace, k.n_tiers), strict=True)]
+        late_bytes, input_read = keep(late * row.input_write[i]), keep(by_memory * nbytes * refetch)
+        if clock.streams is not None:
+            fused.append((came, tuple(keep(v) for v in inputs_of(clock.streams, row.stream, i, slot, held))))
+        from_memory = jnp.maximum(from_memory, jnp.where(there, by_memory, 0.0))
+        found.append((there, source, came, held, done, by_network, by_memory, late_bytes, input_read))
         for share, value in zip(shares, (by_network, by_memory, done, input_read, late_bytes), strict=True):
             share.append(jnp.where(there, value, 0.0))
-        network_time = nbytes * k.network_s_per_byte + hops * k.hop_s
-        memory_time = row.input_write[i] * pace.write_s + nbytes * refetch * pace.read_s + 2.0 * waited(memory_s, pace)
-        delay = by_network * network_time + by_memory * memory_time
-        ready = jnp.maximum(ready, jnp.where(there, done + delay, 0.0))
-        from_memory = jnp.maximum(from_memory, jnp.where(there, by_memory, 0.0))
 
-    # weights: one operator of prefetch, from the moment the operator before started on that chiplet
-    load = row.weight_bytes * (1.0 + (costs.weight_refetch - 1.0) * from_memory)
-    load = keep(load * (1.0 - choose(x, stay.resident)))
-    pace = paces.weights
-    ready = jnp.maximum(
-        ready, choose(x, started) + load * pace.read_s + jnp.where(load > 0, waited(memory_s, pace), 0.0)
-    )
+    # what comes from memory ahead: bytes from outside; weights, as often as tiles need them where inputs come from memory
+    again = row.weight_bytes * (costs.weight_refetch - 1.0) * from_memory * (1.0 - resident)
+    load = keep(row.weight_bytes * (1.0 - resident) + again)
+    load_now = load if warm else keep(row.weight_bytes + again)
+    outside_read = row.outside_in * refetch
+    ahead = [
+        a + b
+        for a, b in zip(
+            parted(load_now, access.weights, k.n_tiers), parted(outside_read, access.outside_in, k.n_tiers), strict=True
+        )
+    ]
+    wait_s = waited(memory_s, access.weights)
+    if row.access is not None:
+        wait_s = jnp.maximum(
+            jnp.where(load_now > 0, wait_s, 0.0), jnp.where(outside_read > 0, waited(memory_s, access.outside_in), 0.0)
+        )
+    ready, queues = moved_by(queues, asked, ahead, wait_s)
+    ready = jnp.maximum(ready, asked)
+    in_read = outside_read  # bytes this row reads from memory
+    reads = list(parted(in_read, access.outside_in, k.n_tiers))  # the same by tier
+
+    # the inputs, one after another
+    inputs = []  # of each: where it came from, bytes over the network, bytes spilled late, bytes given back
+    for i, (there, source, came, held, done, by_network, by_memory, late_bytes, input_read) in enumerate(found):
+        at, nbytes = access.input(i), row.input_bytes[i]
+        when = keep(jnp.maximum(done, asked))
+        sent = written_s = when
+        if k.ways is not None:
+            sent, queues = send(queues, k, came, x, source, placed, when, by_network * nbytes * row.count)
+            queues = jax.tree.map(keep, queues)
+            sent = keep(sent + choose(came, _hops_to(x, k)) * k.hop_s)
+            out_s = waited(choose(came, k.memory_s), at)
+            written_s, queues = moved_by(queues, when, parted(late_bytes, at, k.n_tiers), out_s, came, reads=False)
+        read_s, queues = moved_by(queues, written_s, parted(input_read, at, k.n_tiers), waited(memory_s, at))
+        here = done + by_network * (sent - done) + by_memory * (read_s - done)
+        ready = jnp.maximum(ready, jnp.where(there, here, 0.0))
+        moved, back = by_network * (nbytes * row.rate), held * row.input_release[i]
+        late_by_tier = tuple(keep(v) for v in parted(late_bytes * row.rate, at, k.n_tiers))
+        gone = None if row.access is None else parted((1.0 - held) * row.access.input_gone[i], at, k.n_tiers)
+        inputs.append((came, keep(moved), late_by_tier, keep(back), gone))
+        in_read = in_read + input_read
+        reads = [v + more for v, more in zip(reads, parted(input_read, at, k.n_tiers), strict=True)]
+
     start = keep(jnp.maximum(ready, choose(x, free)))
     one_streamed = None
-    if clock.flow is not None:
+    if clock.streams is not None:
         one_streamed = stream_row(
-            row, costs, x, clock.flow, [each for _, each in fused], arrived, choose(x, stay.resident),
-            lambda need: _fits(need, spare, room_here, smooth, temperature), keep,
+            row, costs, x, clock.streams, [v for _, v in fused], arrived, resident,
+            lambda need: _fits(need, spare, capacity, smooth, temperature), keep,
         )  # fmt: skip
-        exec_s = one_streamed.exec_s
+        exec_s = keep(one_streamed.exec_s * row.count)
     finish = keep(start + exec_s)
 
     # models are timed one at a time, so nothing of another model is live here: see docs/model.md for what that leaves out
     if one_streamed is None:
-        held = keep(_fits(arrived + row.hold_bytes, spare, room_here, smooth, temperature))
+        held = keep(_fits(arrived + row.hold_bytes, spare, capacity, smooth, temperature))
     else:
         held = one_streamed.held
     made = row.out_bytes * (1.0 - held)
+    behind = [
+        a + b
+        for a, b in zip(
+            parted(made, access.result, k.n_tiers), parted(row.outside_out, access.outside_out, k.n_tiers), strict=True
+        )
+    ]
+    wait_s = waited(memory_s, access.result)
+    if row.access is not None:
+        wait_s = jnp.where(row.outside_out > 0, waited(memory_s, access.outside_out), wait_s)
+    written_s, queues = moved_by(queues, finish, behind, wait_s, reads=False)
+    after = jnp.where(row.outside_out > 0, written_s, finish)
     out = keep((made + row.outside_out) * row.rate)
-    pace = paces.outside_out
-    last: Any = jnp.where(row.outside_out > 0, row.outside_out * pace.write_s + waited(memory_s, pace), 0.0)
-    after = finish + last
     in_read = keep((in_read + load) * row.rate)
     buffer_j = choose(x, k.buffer_j_per_byte)
 
     filled_j = total.filled_j + (in_read + out) * buffer_j
-    made_by_tier = parted(made, paces.result, k.n_tiers)
-    if row.paces is None:
-        reads, writes = (in_read,), (out,)
+    made_by_tier = parted(made, access.result, k.n_tiers)
+    if row.access is None:
+        reads, writes = [in_read], [out]
     else:
         reads = [
-            keep((v + more) * row.rate) for v, more in zip(reads, parted(load, paces.weights, k.n_tiers), strict=True)
+            keep((v + more) * row.rate) for v, more in zip(reads, parted(load, access.weights, k.n_tiers), strict=True)
         ]
         writes = [
             keep((v + more) * row.rate)
-            for v, more in zip(made_by_tier, parted(row.outside_out, pace, k.n_tiers), strict=True)
+            for v, more in zip(made_by_tier, parted(row.outside_out, access.outside_out, k.n_tiers), strict=True)
         ]
-    read = tuple(_put(v, x, amount) for v, amount in zip(total.read, reads, strict=True))
-    live = [plus(v, x[d], held * row.hold_bytes) for d, v in enumerate(clock.live)]
-    written = [_put(v, x, amount) for v, amount in zip(total.written, writes, strict=True)]
-    traffic = list(total.traffic)
-    pairs = [(a, b) for a in range(n) for b in range(n) if a != b]
+    read = tuple(_put(v, x, amount, k) for v, amount in zip(total.read, reads, strict=True))
+    live = plus(clock.live, x, held * row.hold_bytes)
+    written = [_put(v, x, amount, k) for v, amount in zip(total.written, writes, strict=True)]
+    traffic = total.traffic
     for came, moved, late, back, _ in inputs:
         filled_j = filled_j + moved * buffer_j + (moved + sum(late)) * choose(came, k.buffer_j_per_byte)
-        live = [plus(v, came[a], -back) for a, v in enumerate(live)]
-        written = [_put(v, came, amount) for v, amount in zip(written, late, strict=True)]
-        traffic = [plus(v, both(came[a], x[b]), moved) for v, (a, b) in zip(traffic, pairs, strict=True)]
-    flow = None
+        live = plus(live, came, -back)
+        written = [_put(v, came, amount, k) for v, amount in zip(written, late, strict=True)]
+        if n > 1:
+            traffic = pairs(traffic, came, x, moved)
+    streams = None
     if one_streamed is not None:
-        flow, live = after_row(clock.flow, clock.live, row.slot, x, one_streamed, fused)
+        streams, live = after_row(clock.streams, clock.live, row.slot, x, one_streamed, fused)
     new_clock = Clock(
-        free_s=tuple(become(f, x[d], finish) for d, f in enumerate(free)),
-        started_s=tuple(become(s, x[d], start) for d, s in enumerate(started)),
-        live=tuple(live),
-        finish_s=set_register(clock.finish_s, row.slot, finish),
+        free_s=become(free, x, finish),
+        started_s=become(started, x, start),
+        live=live,
+        finish_s=set_register(clock.finish_s, row.slot, keep(finish + (1.0 - held) * (written_s - finish))),
         held=set_register(clock.held, row.slot, held),
         placed=set_register(clock.placed, row.slot, placed),
         latest_s=tuple(jnp.where(row.of_model[m] > 0, jnp.maximum(v, after), v) for m, v in enumerate(clock.latest_s)),
         window=clock.window if window is None else window,
         barrier_s=barrier,
-        flow=flow,
-        rest=None if clock.rest is None else _rested(clock.rest, row, x, made_by_tier, inputs, paces, k.n_tiers),
+        queues=queues,
+        streams=streams,
+        rest=None if clock.rest is None else _rested(clock.rest, row, x, made_by_tier, inputs, access, k),
     )
     new_total = Totals(
-        busy_s=tuple(plus(v, x[d], exec_s * row.rate) for d, v in enumerate(total.busy_s)),
-        traffic=tuple(traffic),
+        busy_s=plus(total.busy_s, x, _unless_filler(exec_s, row)),
+        traffic=traffic,
         read=read,
         written=tuple(written),
         onchip_j=total.onchip_j + costs.onchip_j * row.rate,
         filled_j=filled_j,
-        excess_bytes=jnp.maximum(total.excess_bytes, costs.working_bytes - choose(x, k.buffer_bytes)),
+        excess_bytes=jnp.maximum(
+            total.excess_bytes, (costs.working_bytes - choose(x, k.buffer_bytes)) * jnp.minimum(row.count, 1.0)
+        ),
         resting=total.resting,
     )
     seen = Record(start, finish, held, *(jnp.stack(share) for share in shares[:3]), load, outside_read,
@@ -252,28 +297,39 @@ def _step(total: Totals, clock: Clock, row: Rows, placed, window, k: Constants, 
     return new_total, new_clock, seen
 
 
-def _put(values: tuple, x, amount) -> tuple:
+def _unless_filler(exec_s, row: Rows):
+    """Seconds in a round: `rate` counts rows that stand for several, and so does `exec_s`."""
+    return exec_s * row.rate / jnp.maximum(row.count, 1.0)
+
+
+def _hops_to(x, k: Constants):
+    """Links to the chiplet at `x` from each chiplet."""
+    if k.scalars:
+        return tuple(choose(x, row) for row in k.hops)
+    return jnp.sum(jnp.where(x, k.hops, 0.0), axis=1) if x.dtype == jnp.bool_ else k.hops @ x
+
+
+def _put(values, x, amount, k: Constants):
     """Bytes of a tier where they are wanted: by chiplet, or all in one entry."""
-    return (values[0] + amount,) if len(values) == 1 else tuple(plus(v, x[d], amount) for d, v in enumerate(values))
+    return plus(values, x, amount) if k.spread else each(lambda v: v + amount, values)
 
 
-def _rested(rest: tuple, row: Rows, x, made: tuple, inputs: list, paces, n_tiers: int) -> tuple:
+def _rested(rest: tuple, row: Rows, x, made: tuple, inputs: list, access, k: Constants) -> tuple:
     """Results in memory after a row: those made come, those read for the last time go; inputs and outputs pass."""
     now, most, before = rest
     go_on = 1.0 - row.first
     before = jax.tree.map(lambda v, m: v + row.first * m, before, most)
     now, most = (jax.tree.map(lambda v: v * go_on, values) for values in (now, most))
-    now = tuple(_put(v, x, amount) for v, amount in zip(now, made, strict=True))
-    passing = parted(paces.passing_bytes, paces.outside_out, n_tiers)
+    now = tuple(_put(v, x, amount, k) for v, amount in zip(now, made, strict=True))
+    passing = parted(access.passing_bytes, access.outside_out, k.n_tiers)
     most = tuple(
-        tuple(jnp.maximum(m, v) for m, v in zip(each, _put(held, x, amount), strict=True))
-        for each, held, amount in zip(most, now, passing, strict=True)
+        each(jnp.maximum, m, _put(held, x, amount, k)) for m, held, amount in zip(most, now, passing, strict=True)
     )
     for came, *_, gone in inputs:
-        now = tuple(_put(v, came, -amount) for v, amount in zip(now, gone, strict=True))
+        now = tuple(_put(v, came, -amount, k) for v, amount in zip(now, gone, strict=True))
     return now, most, before
 
 
-def _fits(need, spare, room, smooth, temperature):
-    """`need <= spare`; smooth: relative to the whole room."""
-    return fits(need - spare + room, room, temperature, smooth) if smooth else fits(need, spare)
+def _fits(need, spare, capacity, smooth, temperature):
+    """`need <= spare`; smooth: relative to the whole capacity."""
+    return fits(need - spare + capacity, capacity, temperature, smooth) if smooth else fits(need, spare)

@@ -33,7 +33,8 @@ class Workload(eqx.Module):
     - `inputs, input_bytes, input_last`: of each row the rows it reads (-1: none), the bytes, and whether it is the last
       reader.  `slot, input_slot`: register slot that holds a row's result, to walk the graph with `n_slots` registers.
     - `first`: whether a row is its model's first.  `live_bytes`: all that one pass of its model holds while it runs.
-    - `names, model_names, mix, n_slots`: static.
+    - `names, model_names, mix, n_slots`: static; no formula looks at a name.
+    - `count`: how many equal rows, one after another, a row stands for; None: one each. 0: a row that only fills a program up.
     """
 
     operators: Operators
@@ -60,14 +61,15 @@ class Workload(eqx.Module):
     model_names: tuple[str, ...] = eqx.field(static=True)
     mix: str = eqx.field(static=True)
     n_slots: int = eqx.field(static=True)
+    count: Float[Array, "L"] | None = None
 
     @property
     def n_operators(self) -> int:
-        return len(self.names)
+        return self.slot.shape[-1]
 
     @property
     def n_models(self) -> int:
-        return len(self.model_names)
+        return self.rate.shape[-1]
 
     @property
     def macs(self) -> int:

@@ -6,6 +6,7 @@ batched evaluator at odd batch sizes, and its rival in benchmarks/schedules_per_
 
 import numpy as np
 from oracles.numpy_fusion import Plan, Streaming
+from oracles.numpy_queues import Queues
 
 
 def evaluate_numpy(workload, system, assignment, costs, sub_batch=1.0, dtype=np.float64, fusion=None):
@@ -58,9 +59,7 @@ def evaluate_numpy(workload, system, assignment, costs, sub_batch=1.0, dtype=np.
     resident = (placed > 0) & (placed + activations <= free)
     room = free - resident * placed
 
-    bw, latency = float(memory.bytes_per_s[0]), float(memory.latency_s[0])
-    slow_link = min(float(package.link_bytes_per_s), float(package.port_bytes_per_s))
-    seen_latency = latency + np.asarray(package.memory_hops) * float(package.hop_s)
+    bw = float(memory.bytes_per_s[0])
     busy = np.zeros((n_candidates, n), dtype)
     traffic = np.zeros((n_candidates, n, n), dtype)
     read, written = np.zeros((n_candidates, n), dtype), np.zeros((n_candidates, n), dtype)
@@ -70,7 +69,7 @@ def evaluate_numpy(workload, system, assignment, costs, sub_batch=1.0, dtype=np.
     for m in models:
         rate = float(workload.rate[m])
         live, chip_free, last_start = (np.zeros((n_candidates, n), dtype) for _ in range(3))
-        finish, held = {}, {}
+        finish, held, stored, queues = {}, {}, {}, Queues(system, n_candidates)
         streams = None if plan is None else Streaming(plan, n_candidates, n)
         for row in rows_of[m]:
             d = where[:, row]
@@ -79,8 +78,8 @@ def evaluate_numpy(workload, system, assignment, costs, sub_batch=1.0, dtype=np.
             arrived = np.zeros(n_candidates, dtype)
             outside = workload.outside_in_bytes[row] * b
             reads = outside * refetch
-            ready = reads / bw + seen_latency[d] if outside else np.zeros(n_candidates, dtype)
-            off_chip = np.full(n_candidates, bool(outside))
+            asked = last_start[every, d]
+            off_chip, sources = np.full(n_candidates, bool(outside)), []
             for p, nbytes in zip(workload.inputs[row], workload.input_bytes[row] * b, strict=True):
                 if p < 0:
                     continue
@@ -92,15 +91,16 @@ def evaluate_numpy(workload, system, assignment, costs, sub_batch=1.0, dtype=np.
                 arrived += network * nbytes
                 np.add.at(traffic, (every, s, d), network * nbytes * rate)
                 written[every, s] += late * out_bytes[p] * rate
-                reads = reads + from_memory * nbytes * refetch
-                wait = np.where(
-                    network, nbytes / slow_link + np.asarray(package.hops)[s, d] * float(package.hop_s), 0.0
-                )
-                wait = np.where(from_memory, (out_bytes[p] + nbytes * refetch) / bw + 2 * seen_latency[d], wait)
-                ready = np.maximum(ready, finish[p] + wait)
                 off_chip |= from_memory
+                sources.append((p, s, nbytes, network, late, from_memory))
             load = weight_bytes[row] * np.where(off_chip, cost("weight_refetch", row), 1.0) * ~resident[every, d]
-            ready = np.maximum(ready, last_start[every, d] + load / bw + (load > 0) * seen_latency[d])
+            ready = queues.read(d, asked, load + reads)
+            for p, s, nbytes, network, late, from_memory in sources:
+                when = np.maximum(stored[p], asked)
+                sent = queues.send(s, d, when, network * nbytes) + np.asarray(package.hops)[s, d] * float(package.hop_s)
+                fetched = queues.read(d, queues.write(s, when, late * out_bytes[p]), from_memory * nbytes * refetch)
+                ready = np.maximum(ready, np.where(network, sent, np.where(from_memory, fetched, finish[p])))
+                reads = reads + from_memory * nbytes * refetch
             start = np.maximum(ready, chip_free[every, d])
             is_output = row not in last_reader
             if streams is None:
@@ -117,7 +117,9 @@ def evaluate_numpy(workload, system, assignment, costs, sub_batch=1.0, dtype=np.
             else:
                 streams.after(row, d, where, live)
             out = out_bytes[row] * (1.0 if is_output else ~held[row])
-            end = finish[row] + (out_bytes[row] / bw + seen_latency[d] if is_output else 0.0)
+            end = queues.write(d, finish[row], out + (0.0 if is_output else workload.outside_out_bytes[row] * b))
+            stored[row] = np.where(held[row], finish[row], end)
+            end = end if is_output or workload.outside_out_bytes[row] else finish[row]
             first_result[:, m] = np.maximum(first_result[:, m], end)
             busy[every, d] += execute * rate
             read[every, d] += (reads + load) * rate

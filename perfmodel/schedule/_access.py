@@ -1,4 +1,4 @@
-"""What a byte costs in the tiers where it lives, row by row, in the form in which the walk reads it."""
+"""In which tiers the bytes of each row live, and how long an access waits there, in the form in which the traversal reads it."""
 
 from typing import Any, NamedTuple
 
@@ -9,37 +9,35 @@ from ..workload import Workload
 from ._tiers import TierShares, amounts, is_embedding
 
 
-class Pace(NamedTuple):
-    """Of one object (or, with leading axes, of many): means over the tiers it lives in."""
+class Access(NamedTuple):
+    """Of one object (or, with leading axes, of many): the tiers it lives in."""
 
-    read_s: Any  # seconds a byte
-    write_s: Any
     wait_s: Any  # latency of an access; None: in `Constants.memory_s`
     share: Any  # [..., T]; None: there is one tier
 
 
-class Paces(NamedTuple):
+class Accesses(NamedTuple):
     """Of each row; one tier: scalars for all rows. `I` inputs."""
 
-    weights: Pace  # [L]
-    outside_in: Pace  # [L]
-    outside_out: Pace  # [L]
-    result: Pace  # [L]
-    inputs: Pace  # [L, I]
+    weights: Access  # [L]
+    outside_in: Access  # [L]
+    outside_out: Access  # [L]
+    result: Access  # [L]
+    inputs: Access  # [L, I]
     passing_bytes: Any = None  # [L] of the model's inputs and outputs, in memory while the row runs
     input_gone: Any = None  # [L, I] bytes that leave memory after the row, if they were there
 
-    def input(self, i: int) -> Pace:
-        """Pace of an input of one row."""
+    def input(self, i: int) -> Access:
+        """Access of an input of one row."""
         if self.inputs.share is None:
             return self.inputs
-        return Pace(*(x[i] for x in self.inputs))
+        return Access(*(x[i] for x in self.inputs))
 
 
-def one_tier(read_s, write_s) -> Paces:
-    """Paces of a system with one tier."""
-    pace = Pace(read_s, write_s, None, None)
-    return Paces(pace, pace, pace, pace, pace)
+def one_tier() -> Accesses:
+    """Of a system with one tier: nothing to be said of single rows."""
+    one = Access(None, None)
+    return Accesses(one, one, one, one, one)
 
 
 def access_s_per_byte(system: System, only_gpus: bool, dtype):
@@ -49,37 +47,36 @@ def access_s_per_byte(system: System, only_gpus: bool, dtype):
     return (1.0 - free) / read, (1.0 - free) / write
 
 
-def tier_paces(
-    workload: Workload, system: System, shares: TierShares, only_gpus: bool, input_last, out_bytes, sub_batch, dtype
-) -> Paces:
-    """Paces of rows as they stand in the workload. `input_last`, `[L, I]`: the last reader of a tensor; `out_bytes`: of a result."""
-    read_s, write_s = access_s_per_byte(system, only_gpus, dtype)
+def tier_access(
+    workload: Workload, system: System, shares: TierShares, input_last, out_bytes, sub_batch, dtype
+) -> Accesses:
+    """Of rows as they stand in the workload. `input_last`, `[L, I]`: the last reader of a tensor; `out_bytes`: of a result."""
     wait_s = jnp.asarray(system.memory.latency_s, dtype)
 
-    def pace(share) -> Pace:
+    def one(share) -> Access:
         share = jnp.asarray(share, dtype)
-        return Pace(share @ read_s, share @ write_s, share @ wait_s, share)
+        return Access(share @ wait_s, share)
 
     source = jnp.maximum(jnp.asarray(workload.inputs), 0)
     outside = jnp.asarray(shares.outside, dtype)
     tables = jnp.where(is_embedding(workload)[:, None], jnp.asarray(shares.weights, dtype), outside)
     results = jnp.asarray(shares.results, dtype)
-    return Paces(
-        weights=pace(shares.weights),
-        outside_in=pace(tables),
-        outside_out=pace(outside),
-        result=pace(results),
-        inputs=pace(results[source]),
+    return Accesses(
+        weights=one(shares.weights),
+        outside_in=one(tables),
+        outside_out=one(outside),
+        result=one(results),
+        inputs=one(results[source]),
         passing_bytes=amounts(workload, sub_batch, dtype).passing,
         input_gone=jnp.where(jnp.asarray(input_last), out_bytes[source], 0.0),
     )
 
 
-def parted(amount, pace: Pace, n_tiers: int) -> tuple:
+def parted(amount, one: Access, n_tiers: int) -> tuple:
     """An amount by tier."""
-    return (amount,) if pace.share is None else tuple(amount * pace.share[t] for t in range(n_tiers))
+    return (amount,) if one.share is None else tuple(amount * one.share[t] for t in range(n_tiers))
 
 
-def waited(memory_s, pace: Pace) -> Any:
+def waited(memory_s, one: Access) -> Any:
     """Latency of an access: of the way to memory and of the tiers."""
-    return memory_s if pace.wait_s is None else memory_s + pace.wait_s
+    return memory_s if one.wait_s is None else memory_s + one.wait_s
