@@ -61,7 +61,7 @@ def test_folded_and_unrolled_count_the_same(monkeypatch):
     """An LSTM of 9 steps: sums over all rows agree whether the loop is unrolled or folded; shared weights are stored once."""
     p = {"x": S(16, 128), "h": S(32, 128), "b": S(128)}
     unrolled = pm.import_jax(lstm, p, S(9, 4, 16), parameters=0)
-    monkeypatch.setattr("perfmodel.workload.importers._jaxpr._control.MOST_ROWS", 10)
+    monkeypatch.setattr("perfmodel.models.importers._jaxpr._control.MOST_ROWS", 10)
     with pytest.warns(ImportedModelWarning, match="too many to unroll"):
         folded = pm.import_jax(lstm, p, S(9, 4, 16), parameters=0)
     assert unrolled.macs == folded.macs == 9 * 4 * (16 + 32) * 128
@@ -125,7 +125,7 @@ def test_what_only_the_next_pass_needs_is_kept(monkeypatch):
     def f(x, weight):
         return lax.fori_loop(0, 50, lambda i, c: (c[0] @ weight, c[1] + c[0]), (x, x))[1]
 
-    monkeypatch.setattr("perfmodel.workload.importers._jaxpr._control.MOST_ROWS", 10)
+    monkeypatch.setattr("perfmodel.models.importers._jaxpr._control.MOST_ROWS", 10)
     with pytest.warns(ImportedModelWarning):
         w = pm.import_jax(f, S(8, 8), S(8, 8), parameters=1)
     assert w.macs == 50 * 8**3

@@ -1,19 +1,17 @@
 """Loops and branches of a jaxpr: a loop is unrolled while its rows are few, else its passes are folded into the sizes of its rows."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._sketch_ops import constant
+from .._sketch_value import LEAF, LOOP, OUTSIDE, Part, Value, parts_of, scaled
 from ._flat import Program, Step, count_rows, work
 from ._scalars import count_passes
-
-if TYPE_CHECKING:
-    from ._traversal import Walker
-from .._sketch_value import LEAF, LOOP, OUTSIDE, Part, Value, parts_of, scaled
+from ._traversal import Walker
 
 MOST_ROWS = 4096  # of a workload with unrolled loops
 
 
-def scan(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
+def scan(walker: Walker, step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
     # operands stand as constants, carries, stacked arrays; what is stacked has one axis more outside (versions of JAX name
     # the numbers of each differently)
     body = step.programs[0]
@@ -25,7 +23,7 @@ def scan(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]) -> l
     return _loop(walker, step, body, times, consts, init, xs, outs, bool(step.params.get("reverse")))
 
 
-def while_loop(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
+def while_loop(walker: Walker, step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
     """The body times the passes: those of the hint, else those that its condition tells, else one. The condition is free."""
     cond, body = step.programs
     first, second = int(step.params["cond_nconsts"]), int(step.params["body_nconsts"])
@@ -41,7 +39,7 @@ def while_loop(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]
     return _loop(walker, step, body, times, consts, init, [], outs, False)
 
 
-def cond(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
+def cond(walker: Walker, step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
     """The branch of a known predicate, else the costlier one."""
     index, operands = ins[0].const, ins[1:]
     branches = step.programs
@@ -57,7 +55,7 @@ def cond(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]) -> l
     return _inside(walker, step, "", branches[taken], operands)
 
 
-def shard_map(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
+def shard_map(walker: Walker, step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
     """What one device does."""
     walker.sketch.warn("shard_map: one device's share of the work is modelled, with all parameters")
     body = step.programs[0]
@@ -75,7 +73,7 @@ def _consts(values: list[Value]) -> list[Any]:
     return [value.const for value in values]
 
 
-def _inside(walker: "Walker", step: Step, name: str, program: Program, inputs: list[Value]) -> list[Value]:
+def _inside(walker: Walker, step: Step, name: str, program: Program, inputs: list[Value]) -> list[Value]:
     scope = ".".join(filter(None, (step.scope, name)))
     if scope:
         walker.scopes.append(scope)
@@ -85,7 +83,7 @@ def _inside(walker: "Walker", step: Step, name: str, program: Program, inputs: l
     return made
 
 
-def _loop(walker: "Walker", step: Step, body: Program, times: int, consts: list[Value], init: list[Value], xs: list[Value],
+def _loop(walker: Walker, step: Step, body: Program, times: int, consts: list[Value], init: list[Value], xs: list[Value],
           outs: list[Value], reverse: bool) -> list[Value]:  # fmt: skip
     sketch = walker.sketch
     name = step.params.get("loop", step.name)

@@ -36,6 +36,7 @@ REDUCTIONS = frozenset(
     "reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or reduce_xor argmax argmin reduce".split()
 )
 CONTROL = ("scan", "while", "cond")
+BY_ITEMS = ("slice", "squeeze", "dynamic_slice")  # these look at the items of a stack one by one
 MATRIX = ("dot_general", "conv_general_dilated", "ragged_dot_general", "ragged_dot", "scaled_dot")
 OWN_BODY = ("pallas_call", "shard_map")  # their body runs many times, or on a part of the arrays
 _CALLED = ("jaxpr", "call_jaxpr", "fun_jaxpr", "call")  # where a call keeps what it calls

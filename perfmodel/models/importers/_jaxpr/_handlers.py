@@ -1,24 +1,19 @@
 """Views, look-ups, sorts and the other primitives of a jaxpr that need more than their name, and the table of all that do."""
 
-from collections.abc import Callable
 from math import ceil, log2, prod
-from typing import TYPE_CHECKING
 
 from .._sketch_ops import converted, look_up, pool, update, vector
 from .._sketch_value import Value, flat, joined, keyed, parts_of, scaled
 from . import _control as control
 from . import _matrix as matrix
 from ._flat import Step
-
-if TYPE_CHECKING:
-    from ._traversal import Walker
+from ._traversal import Handler, Walker
 
 _CUMULATIVE = ("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp")
 _SCATTERS = (
     "scatter", "scatter-add", "scatter_add", "scatter-mul", "scatter_mul", "scatter-sub", "scatter_sub", "scatter-min", "scatter-max",
     "scatter_min", "scatter_max",
 )  # fmt: skip
-Handler = Callable[["Walker", Step, list[Value], list[Value]], list[Value]]
 
 
 def part_of(value: Value, out: Value, key: object) -> Value:
@@ -29,19 +24,19 @@ def part_of(value: Value, out: Value, key: object) -> Value:
     return out._replace(parts=keyed(parts, key), moved=value.moved)
 
 
-def _convert(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
+def _convert(walker: Walker, step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
     if ins[0].const is not None:
         return [walker.view(ins[0], outs[0])]
     return [converted(walker.sketch, ins[0], outs[0], walker.program.readers[step.inputs[0]] == 1)]
 
 
-def _transpose(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
+def _transpose(walker: Walker, step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
     order = [i for i in step.params["permutation"] if ins[0].shape[i] != 1]
     moved = walker.view(ins[0], outs[0])
     return [moved if order == sorted(order) else moved._replace(moved=not ins[0].is_weight)]
 
 
-def _slice(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
+def _slice(walker: Walker, step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
     value, out = ins[0], outs[0]
     start, strides = step.params["start_indices"], step.params["strides"]
     if value.items and out.shape[1:] == value.shape[1:]:
@@ -50,12 +45,12 @@ def _slice(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]) ->
     return [part_of(value, out, ("slice", tuple(start), out.shape))]
 
 
-def _squeeze(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
+def _squeeze(walker: Walker, step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
     value = ins[0].items[0] if len(ins[0].items) == 1 and 0 in step.params.get("dimensions", ()) else flat(ins[0])
     return [walker.view(value, outs[0])]
 
 
-def _dynamic_slice(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
+def _dynamic_slice(walker: Walker, step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
     value, starts, out = ins[0], [i.const for i in ins[1:]], outs[0]
     known = None if any(s is None for s in starts) else tuple(starts)
     if value.items and starts and starts[0] is not None and out.shape[1:] == value.shape[1:]:
@@ -64,31 +59,31 @@ def _dynamic_slice(walker: "Walker", step: Step, ins: list[Value], outs: list[Va
     return [part_of(value, out, known and ("slice", known, out.shape))]
 
 
-def _split(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
+def _split(walker: Walker, step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
     return [part_of(ins[0], out, ("split", i, out.shape)) for i, out in enumerate(outs)]
 
 
-def _stack(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
+def _stack(walker: Walker, step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
     return (
         [outs[0]._replace(items=tuple(ins))] if step.params.get("axis") == 0 else _concatenate(walker, step, ins, outs)
     )
 
 
-def _concatenate(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
+def _concatenate(walker: Walker, step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
     parts = joined([value for value in ins if value.elements])
     return [outs[0]._replace(parts=parts, moved=any(value.moved for value in ins))]
 
 
-def _update_slice(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
+def _update_slice(walker: Walker, step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
     return [update(walker.sketch, walker.label(step, "update"), ins[0], ins[1], outs[0])]
 
 
-def _scatter(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
+def _scatter(walker: Walker, step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
     kind = "copy" if step.name == "scatter" else "add"
     return [update(walker.sketch, walker.label(step), ins[0], ins[2], outs[0], kind=kind, others=[ins[1]])]
 
 
-def _gather(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
+def _gather(walker: Walker, step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
     table, indices, out = ins[0], ins[1], outs[0]
     one = indices.elements <= max(1, indices.shape[-1] if indices.shape else 1)
     if one or not indices.parts and out.elements <= table.elements:  # one slice, or a slice with a stride
@@ -96,22 +91,22 @@ def _gather(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]) -
     return [look_up(walker.sketch, walker.label(step), table, indices, out)]
 
 
-def _pad(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
+def _pad(walker: Walker, step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
     if any(low > 0 or high > 0 or inside > 0 for low, high, inside in step.params["padding_config"]):
         return [vector(walker.sketch, walker.label(step), "copy", ins[:1], outs[0])]
     return [part_of(ins[0], outs[0], None)]
 
 
-def _named(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
+def _named(walker: Walker, step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
     label = walker.label(step, step.params["label"].strip("_"))
     return [vector(walker.sketch, label, step.params["kind"], ins, outs[0])]
 
 
-def _cumulative(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
+def _cumulative(walker: Walker, step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
     return [vector(walker.sketch, walker.label(step), "scan", ins, outs[0])]
 
 
-def _sorted(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
+def _sorted(walker: Walker, step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
     """A sort compares each element log2(n) times, the k largest of n are kept in a heap: log2(k) times."""
     axis = step.params.get("dimension", step.params.get("axis", step.params.get("reduction_dimension", -1)))
     of = step.params.get("k") or (ins[0].shape[axis] if ins[0].shape else 1)
@@ -120,7 +115,7 @@ def _sorted(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]) -
     return walker.fan(vector(walker.sketch, walker.label(step), "top_k", ins, whole, lane_ops=ops), outs)
 
 
-def _fft(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
+def _fft(walker: Walker, step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
     """Cooley-Tukey: 5 n log2(n) real operations a transform, half of that where one side is real."""
     lengths = step.params["fft_lengths"]
     points = max(ins[0].elements, outs[0].elements) * max(1.0, log2(max(2, prod(lengths))))
@@ -129,7 +124,7 @@ def _fft(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]) -> l
     return [vector(walker.sketch, walker.label(step), "fft", ins[:1], outs[0], lane_ops=ops)]
 
 
-def _window(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
+def _window(walker: Walker, step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
     window = step.params.get("window_dimensions", ())
     sizes = tuple(int(size) for size in window if size > 1)
     stride = max((int(s) for s in step.params.get("window_strides", ())), default=1)
@@ -141,7 +136,6 @@ def _window(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]) -
     return [pool(walker.sketch, label, kind, ins[0], out, sizes, stride) for out in outs]
 
 
-BY_ITEMS = ("slice", "squeeze", "dynamic_slice")
 HANDLERS: dict[str, Handler] = {
     "dot_general": matrix.dot_general, "ragged_dot_general": matrix.ragged_dot, "ragged_dot": matrix.ragged_dot,
     "conv_general_dilated": matrix.conv_general_dilated, "pallas_call": matrix.pallas_call,

@@ -11,6 +11,7 @@ from ....workload._dtypes import precision
 from ....workload._graph import Workload
 from .._sketch import Sketch
 from ._flat import flatten
+from ._handlers import HANDLERS
 from ._patterns import collapse
 from ._traversal import Walker
 
@@ -75,7 +76,7 @@ def import_jax(fn: Callable, *args: Any, name: str | None = None, parameters: Pa
         program = flatten(closed, collapse, loops)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
-    walker = Walker(sketch, bits_of, _trips(name, trips, loops))
+    walker = Walker(sketch, bits_of, _trips(name, trips, loops), HANDLERS)
     inputs = []
     for i, parameter, variable in zip(arrays, is_parameter, program.inputs, strict=True):
         aval = program.avals[variable]

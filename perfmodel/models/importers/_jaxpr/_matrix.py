@@ -2,23 +2,20 @@
 
 from collections.abc import Iterator
 from math import prod
-from typing import TYPE_CHECKING
 
 from .._sketch_ops import Conv, constant, convolution, product, transposed_convolution
-from ._flat import Aval, Program, Step, sizes_of_dot
-
-if TYPE_CHECKING:
-    from ._traversal import Walker
 from .._sketch_value import Value
+from ._flat import Aval, Program, Step, sizes_of_dot
+from ._traversal import Walker
 
 
-def dot_general(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
+def dot_general(walker: Walker, step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
     a, b = ins[:2]
     groups, p, k, c = sizes_of_dot(step, Aval(a.shape, None), Aval(b.shape, None))
     return [product(walker.sketch, walker.label(step, "dot"), a, b, outs[0], groups=groups, p=p, k=k, c=c)]
 
 
-def ragged_dot(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
+def ragged_dot(walker: Walker, step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
     """Experts: rows of `a` in runs, each with a matrix of its own; even runs are assumed where they divide.
 
     Whichever axis is ragged, every element of `a` meets every free column of `b` once.
@@ -47,7 +44,7 @@ def ragged_dot(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]
     return [product(sketch, label, a, b, outs[0], groups=groups, p=p, k=k, c=c)]
 
 
-def conv_general_dilated(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
+def conv_general_dilated(walker: Walker, step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
     params = step.params
     numbers = params["dimension_numbers"]
     x, weight, out = ins[0], ins[1], outs[0]
@@ -68,7 +65,7 @@ def conv_general_dilated(walker: "Walker", step: Step, ins: list[Value], outs: l
     return [convolution(sketch, label, x, weight, out, conv)]
 
 
-def pallas_call(walker: "Walker", step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
+def pallas_call(walker: Walker, step: Step, ins: list[Value], outs: list[Value]) -> list[Value]:
     """A kernel: products of its body times the grid; without any product, or with a loop of unknown length, data movement."""
     sketch, label = walker.sketch, walker.label(step, "pallas")
     grid = tuple(getattr(step.params.get("grid_mapping"), "grid", (None,)))

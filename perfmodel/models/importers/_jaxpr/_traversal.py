@@ -1,6 +1,6 @@
 """The walk over a flattened jaxpr: every step reads values and makes values; most make a row of a sketch on the way."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,8 +8,7 @@ import numpy as np
 from .._sketch import Sketch
 from .._sketch_ops import bias, constant, copied, vector
 from .._sketch_value import Value, flat, scaled
-from ._flat import CONTROL, ELEMENTWISE, FREE, REDUCTIONS, Aval, Program, Step
-from ._handlers import BY_ITEMS, HANDLERS
+from ._flat import BY_ITEMS, CONTROL, ELEMENTWISE, FREE, REDUCTIONS, Aval, Program, Step
 from ._scalars import evaluate
 
 _KIND_OF = {"add": "add", "sub": "add", "add_any": "add", "mul": "mul", "tanh": "tanh", "logistic": "sigmoid"}
@@ -23,11 +22,19 @@ _COLLECTIVES = (
 )  # fmt: skip
 
 
-class Walker:
-    """Walks programs into `sketch`. `bits_of(dtype)`: what an element takes; `trips`: passes of while loops by name."""
+Handler = Callable[["Walker", Step, list[Value], list[Value]], list[Value]]
 
-    def __init__(self, sketch: Sketch, bits_of: Callable[[Any], tuple[str, float]], trips: dict[str, int]):
-        self.sketch, self.bits_of, self.trips = sketch, bits_of, trips
+
+class Walker:
+    """Walks programs into `sketch`. `bits_of(dtype)`: what an element takes; `trips`: passes of while loops by name.
+
+    `handlers`: by primitive, who makes its values where that takes more than its name; they come in from above, since they
+    call the walk back (loops, branches).
+    """
+
+    def __init__(self, sketch: Sketch, bits_of: Callable[[Any], tuple[str, float]], trips: dict[str, int],
+                 handlers: Mapping[str, Handler]):  # fmt: skip
+        self.sketch, self.bits_of, self.trips, self.handlers = sketch, bits_of, trips, handlers
         self.scopes: list[str] = []
         self.program = Program()
         self._captured: dict[int, tuple[Any, Value]] = {}
@@ -58,8 +65,8 @@ class Walker:
                 return [outs[0]._replace(const=value)]
         if step.name in ELEMENTWISE:
             return [_elementwise(self, step, ins, outs[0])]
-        if step.name in HANDLERS:
-            return HANDLERS[step.name](self, step, ins, outs)
+        if step.name in self.handlers:
+            return self.handlers[step.name](self, step, ins, outs)
         if step.name in FREE:
             return [self.view(ins[0], outs[0])]
         if step.name in REDUCTIONS:

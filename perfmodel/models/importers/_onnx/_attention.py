@@ -7,7 +7,7 @@ once however many heads share them. Attention is full; masks are added in the so
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ._emit import Emitter
+from ._emit import Emitter, RowMaker
 from ._matrix import product
 from ._matrix_shapes import SHAPES
 from ._value import Made, Op, Value
@@ -197,4 +197,4 @@ def _biased(emitter: Emitter, op: Op, query: Value) -> Value:
 
 
 SHAPES.update(dict.fromkeys(_SIZES, _shapes))
-ATTENTION: dict[str, Callable[[Emitter, Op], None]] = dict.fromkeys(_SIZES, _attention)
+ATTENTION: dict[str, RowMaker] = dict.fromkeys(_SIZES, _attention)

@@ -7,13 +7,13 @@ statistics of batch normalisation, and operands computed when the model is loade
 A tensor that is only looked at in another shape or type is a view: nothing is moved, its reader reads what was written.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from math import prod
 from typing import Any, NamedTuple
 
 from ....workload._dtypes import Precision
 from ....workload._graph import GraphBuilder
-from ....workload._operators import LANE_OPS, exact_macs, operator_row, stack_operators
+from ....workload._operators import LANE_OPS, operator_row
 from ._value import BITS, FLOATS, QUANTISED, NeedsElements, Op, Root, Value
 
 _MOST_PARTS = 64  # of a view; more are copied together
@@ -28,6 +28,9 @@ class Data(NamedTuple):
     outside_bits: float = 0.0
 
 
+RowMaker = Callable[["Emitter", Op], None]
+
+
 class Emitter:
     """Adds rows to `graph`. `activation`, `weight`: precision of all floats and quantised numbers, None: as in the file."""
 
@@ -38,12 +41,11 @@ class Emitter:
         self.free: set[Op] = set()  # transpositions that their readers do on the way
         self._labels: dict[str, int] = {}
 
-    def run(self, ops: Iterable[Op]) -> None:
-        from ._rows import ROWS, default_row
-
+    def run(self, ops: Iterable[Op], rows: Mapping[str, RowMaker], otherwise: RowMaker) -> None:
+        """Rows of all `ops`: `rows` says by kind who makes them, `otherwise` makes those of all other kinds."""
         for op in ops:
             try:
-                ROWS.get(op.kind, default_row)(self, op)
+                rows.get(op.kind, otherwise)(self, op)
             except (ValueError, ArithmeticError, IndexError, KeyError, TypeError, AttributeError) as error:
                 said = (
                     str(error)
@@ -235,12 +237,3 @@ def _fitting(dims: dict[str, int]) -> dict[str, int]:
         if rows % factor == 0 and rows // factor < _LARGEST and dims.get("batch", 1) * factor < _LARGEST:
             return {**dims, "p": rows // factor, "batch": dims.get("batch", 1) * factor}
     return dims
-
-
-def cost_of(ops: list[Op]) -> tuple[int, int, int]:
-    """MACs, lane operations and elements moved of operators on their own: which branch costs more."""
-    emitter = Emitter(GraphBuilder("branch"))
-    emitter.run(ops)
-    rows = emitter.graph.rows
-    macs = sum(exact_macs(stack_operators(rows))) if rows else 0
-    return macs, sum(row["lane_ops"] for row in rows), sum(row["in_elements"] + row["out_elements"] for row in rows)

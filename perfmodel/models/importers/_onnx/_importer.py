@@ -9,10 +9,12 @@ from ....workload._dtypes import precision
 from ....workload._graph import GraphBuilder, Workload
 from .. import ImportedModelWarning
 from ._bind import Binding
+from ._control import CONTROL
 from ._emit import Emitter
 from ._file import Tensors, read_model
 from ._fuse import simplified
 from ._plan import Scope
+from ._rows import ROWS, default_row
 from ._trace import Tracer
 from ._value import NUMPY, Value
 
@@ -46,7 +48,7 @@ def import_onnx(path: str | Path, *, batch: int | None = None, bind: dict[str, i
     model = read_model(path)
     graph, tensors = model.graph, Tensors(path)
     binding = Binding(file, bind, batch)
-    tracer = Tracer(file, model, tensors, binding)
+    tracer = Tracer(file, model, tensors, binding, CONTROL)
     scope = Scope(None)
     stored = {tensor.name for tensor in graph.initializer} | {tensor.values.name for tensor in graph.sparse_initializer}
     inputs = [value for value in graph.input if value.name not in stored]  # older files list initialisers as inputs too
@@ -74,7 +76,7 @@ def import_onnx(path: str | Path, *, batch: int | None = None, bind: dict[str, i
     emitter = Emitter(builder, activation, weight)
     try:
         ops, emitter.free = simplified(tracer.ops, outputs)
-        emitter.run(ops)
+        emitter.run(ops, ROWS, default_row)
         emitter.finish(outputs)
         if not builder.rows:
             raise ValueError("nothing is computed when it runs: all outputs are constants")

@@ -1,9 +1,9 @@
 """Rows of convolutions and products: anything that multiplies and adds up becomes a row of the PE array, exact in MACs."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from math import prod
 
-from ._emit import Emitter
+from ._emit import Emitter, RowMaker
 from ._matrix_shapes import Equation, conv_operands, conv_window, matmul_operands, matmul_shapes
 from ._value import BITS, Op, Value
 
@@ -149,7 +149,7 @@ def _einsum(emitter: Emitter, op: Op) -> None:
         left, labels = out, kept
 
 
-MATRIX: dict[str, Callable[[Emitter, Op], None]] = {
+MATRIX: dict[str, RowMaker] = {
     **dict.fromkeys(("Conv", "ConvInteger", "QLinearConv", "ms.FusedConv"), _conv), "ConvTranspose": _conv_transpose,
     **dict.fromkeys(("MatMul", "Gemm", "MatMulInteger", "QLinearMatMul", "ms.QGemm", "ms.FusedMatMul", "ms.FusedGemm",
                      "ms.DynamicQuantizeMatMul", "ms.MatMulIntegerToFloat", "ms.GemmFastGelu"), _matmul),

@@ -1,8 +1,6 @@
 """Rows of LSTM, GRU and RNN, per layer and direction."""
 
-from collections.abc import Callable
-
-from ._emit import Emitter
+from ._emit import Emitter, RowMaker
 from ._matrix_shapes import GATES, recurrent_sizes
 from ._value import Op, Value
 
@@ -34,4 +32,4 @@ def _recurrent(emitter: Emitter, op: Op) -> None:
     )  # fmt: skip
 
 
-RECURRENT: dict[str, Callable[[Emitter, Op], None]] = dict.fromkeys(GATES, _recurrent)
+RECURRENT: dict[str, RowMaker] = dict.fromkeys(GATES, _recurrent)

@@ -1,11 +1,10 @@
 """Rows of operators on the lanes, views, and the table of who makes which rows."""
 
-from collections.abc import Callable
 from math import log2, prod
 
 from ._attention import ATTENTION
-from ._emit import Emitter, counted
-from ._matrix import MATRIX
+from ._emit import Emitter, RowMaker, counted
+from ._matrix import MATRIX, conv_row
 from ._matrix_shapes import conv_window, pool_window
 from ._recurrent import RECURRENT
 from ._value import FLOATS, Op, Value, axis_of
@@ -212,13 +211,11 @@ def _loss(emitter: Emitter, op: Op) -> None:
 
 def _deform(emitter: Emitter, op: Op) -> None:
     """Bilinear samples first (offsets, mask), then a convolution."""
-    from ._matrix import conv_row
-
     taps = prod(conv_window(op).kernel) * prod(op.outputs[0].shape[2:]) * op.shape(0)[0] * op.shape(0)[1]
     conv_row(emitter, op, 0, 1, [op.input(3)], more=[op.input(2), op.input(4)], lane_ops=8 * taps)
 
 
-ROWS: dict[str, Callable[[Emitter, Op], None]] = {
+ROWS: dict[str, RowMaker] = {
     **dict.fromkeys(VIEWS, _view), **dict.fromkeys(_VARIADIC, _variadic), **dict.fromkeys(_SMALLER, _reduce),
     **dict.fromkeys(_NORMS, _norm), **dict.fromkeys(("DFT", "STFT"), _fourier), **dict.fromkeys(("Concat", "_Stack"), _concat),
     **dict.fromkeys(("MaxPool", "AveragePool", "LpPool", "GlobalMaxPool", "GlobalAveragePool", "GlobalLpPool",

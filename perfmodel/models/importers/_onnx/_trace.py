@@ -4,6 +4,7 @@ Only what the outputs need is looked at. Whatever depends on constants alone is 
 it is done once when a model is loaded and costs nothing.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,11 +33,18 @@ class NodeError(ValueError):
     """An error that says already which file and node it is about."""
 
 
-class Tracer:
-    """Walks a model. `ops`: what was found; `unknown`: operators nobody knows, by name; `notes`: what was assumed."""
+Made = list[Value | None]
+Control = Callable[["Tracer", Op, Step, Scope], Made]
 
-    def __init__(self, file: str, model: Any, tensors: Tensors, binding: Binding):
-        self.file, self.tensors, self.binding = file, tensors, binding
+
+class Tracer:
+    """Walks a model. `ops`: what was found; `unknown`: operators nobody knows, by name; `notes`: what was assumed.
+
+    `control`: by kind, who runs control flow and sequences; it comes in from above, since it calls the tracer back.
+    """
+
+    def __init__(self, file: str, model: Any, tensors: Tensors, binding: Binding, control: Mapping[str, Control]):
+        self.file, self.tensors, self.binding, self.control = file, tensors, binding, control
         self.ops: list[Op] = []
         self.unknown: dict[str, None] = {}
         self.notes: dict[str, None] = {}
@@ -128,18 +136,16 @@ class Tracer:
             if name and value is not None:
                 scope.values[name] = value
 
-    def _made(self, op: Op, step: Step, scope: Scope, prefix: str) -> list[Value | None]:
-        from ._control import CONTROL
-
+    def _made(self, op: Op, step: Step, scope: Scope, prefix: str) -> Made:
         function = self.functions.get((step.domain, step.op_type))
-        if function is None and op.kind not in SHAPES and op.kind not in CONTROL and op.kind != "Constant":
+        if function is None and op.kind not in SHAPES and op.kind not in self.control and op.kind != "Constant":
             function = defined_function(self.tensors.onnx, op, step)
         if function is not None:
             return list(self._call(function, op, f"{op.label}/"))
         if op.kind == "Constant":
             return [constant(op.attributes, step.outputs[0])]
-        if op.kind in CONTROL:
-            return CONTROL[op.kind](self, op, step, scope)
+        if op.kind in self.control:
+            return self.control[op.kind](self, op, step, scope)
         for value in op.inputs:
             if value is not None and value.items is not None:
                 raise ValueError(f"input {value.name!r} is a sequence; expected a tensor")
