@@ -14,9 +14,9 @@ from ....workload._graph import GraphBuilder
 from ....workload._operators import exact_macs, stack_operators
 from ._emit import Emitter
 from ._plan import Scope, Step
-from ._rows import ROWS, default_row
-from ._trace import Control, Made, Tracer
+from ._trace import Control, Results, Tracer
 from ._value import BOOL, INT64, Op, Root, Value, axis_of
+from .rows import ROWS, default_row
 
 UNROLLED = 4096
 _FOREVER = 2**31 - 1
@@ -29,7 +29,7 @@ def _graph(op: Op, name: str) -> Any:
     return graph
 
 
-def _if(tracer: Tracer, op: Op, step: Step, scope: Scope) -> Made:
+def _if(tracer: Tracer, op: Op, step: Step, scope: Scope) -> Results:
     condition = op.needed(0).array
     if condition is not None and condition.size:
         name = "then_branch" if bool(condition.reshape(-1)[0]) else "else_branch"
@@ -62,7 +62,7 @@ def _cost_of(ops: list[Op]) -> tuple[int, int, int]:
     return macs, sum(row["lane_ops"] for row in rows), sum(row["in_elements"] + row["out_elements"] for row in rows)
 
 
-def _loop(tracer: Tracer, op: Op, step: Step, scope: Scope) -> Made:
+def _loop(tracer: Tracer, op: Op, step: Step, scope: Scope) -> Results:
     trips, bound = _known(op.input(0)), tracer.binding.trips(step.name or op.label)
     endless = op.input(0) is None or (trips is not None and trips >= _FOREVER)  # only the condition ends it
     trips = bound if bound is not None else None if endless else trips
@@ -74,7 +74,7 @@ def _loop(tracer: Tracer, op: Op, step: Step, scope: Scope) -> Made:
     return _iterate(tracer, op, scope, carried, [], trips, start is not None and endless)
 
 
-def _scan(tracer: Tracer, op: Op, step: Step, scope: Scope) -> Made:
+def _scan(tracer: Tracer, op: Op, step: Step, scope: Scope) -> Results:
     if op.opset < 9:
         raise ValueError("Scan of opset 8 is not read; convert the model to opset 9 or later")
     n = op.integer("num_scan_inputs", 0)
@@ -91,7 +91,7 @@ def _scan(tracer: Tracer, op: Op, step: Step, scope: Scope) -> Made:
 
 def _iterate(
     tracer: Tracer, op: Op, around: Scope, carried: list[Value], scanned: list, trips: int | None, counted: bool
-) -> Made:
+) -> Results:
     """Run a body trip after trip, or once for all. A Loop's body takes trip and condition before and gives a condition."""
     loop, body = op.kind == "Loop", _graph(op, "body")
     names, start = [value.name for value in body.input], carried
@@ -139,7 +139,7 @@ def _iterate(
     if trips is None:
         tracer.note(f"the trip count of {op.label!r} is not known and set to 1 (bind={{{op.label!r}: ...}})")
     axes = op.integers("scan_output_axes", None, [0] * len(stacked))
-    made: Made = list(carried)
+    made: Results = list(carried)
     for stack, axis in zip(stacked, axes, strict=True):
         made.append(_stacked(tracer, op, stack, axis, trips if multiplied and trips else len(stack)))
     return made
@@ -212,25 +212,25 @@ def _at(op: Op, index: int, n: int, default: int) -> int:
     return at % max(n, 1)
 
 
-def _insert(tracer: Tracer, op: Op, step: Step, scope: Scope) -> Made:
+def _insert(tracer: Tracer, op: Op, step: Step, scope: Scope) -> Results:
     items = list(_items(op))
     at = len(items) if op.input(2) is None else _at(op, 2, len(items) + 1, 0)
     items.insert(at, op.needed(1))
     return [_sequence(step.outputs[0], items)]
 
 
-def _erase(tracer: Tracer, op: Op, step: Step, scope: Scope) -> Made:
+def _erase(tracer: Tracer, op: Op, step: Step, scope: Scope) -> Results:
     items = list(_items(op))
     del items[_at(op, 1, len(items), len(items) - 1)]
     return [_sequence(step.outputs[0], items)]
 
 
-def _length(tracer: Tracer, op: Op, step: Step, scope: Scope) -> Made:
+def _length(tracer: Tracer, op: Op, step: Step, scope: Scope) -> Results:
     size = np.asarray(len(_items(op)), np.int64)
     return [Value(step.outputs[0], (), INT64, True, size, (Root(step.outputs[0], 1, INT64, 1, False),), True)]
 
 
-def _split(tracer: Tracer, op: Op, step: Step, scope: Scope) -> Made:
+def _split(tracer: Tracer, op: Op, step: Step, scope: Scope) -> Results:
     shape, keep = op.shape(0), op.integer("keepdims", 1)
     axis = axis_of(op.integer("axis", 0), len(shape))
     each = 1 if op.input(1) is None else max(op.integers("split", 1)[0], 1) if not op.shape(1) else 0
@@ -247,7 +247,7 @@ def _split(tracer: Tracer, op: Op, step: Step, scope: Scope) -> Made:
     ]
 
 
-def _joined(tracer: Tracer, op: Op, step: Step, scope: Scope) -> Made:
+def _joined(tracer: Tracer, op: Op, step: Step, scope: Scope) -> Results:
     items, axis = _items(op), op.integer("axis", 0)
     if not items:
         raise ValueError("nothing to concatenate")
@@ -257,7 +257,7 @@ def _joined(tracer: Tracer, op: Op, step: Step, scope: Scope) -> Made:
     return list(tracer.emit(join, [step.outputs[0]], None))
 
 
-def _map(tracer: Tracer, op: Op, step: Step, scope: Scope) -> Made:
+def _map(tracer: Tracer, op: Op, step: Step, scope: Scope) -> Results:
     body, items = _graph(op, "body"), _items(op)
     made: list[list[Value]] = [[] for _ in body.output]
     for i in range(len(items)):
@@ -269,7 +269,7 @@ def _map(tracer: Tracer, op: Op, step: Step, scope: Scope) -> Made:
     return [_sequence(name, stack) for name, stack in zip(step.outputs, made, strict=False)]
 
 
-def _optional_has(tracer: Tracer, op: Op, step: Step, scope: Scope) -> Made:
+def _optional_has(tracer: Tracer, op: Op, step: Step, scope: Scope) -> Results:
     there = np.asarray(op.input(0) is not None)
     return [Value(step.outputs[0], (), BOOL, True, there, (Root(step.outputs[0], 1, BOOL, 1, False),), True)]
 

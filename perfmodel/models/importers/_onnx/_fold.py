@@ -4,9 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ._move_shapes import ends_of, slices
-from ._shapes import reduced_axes
 from ._value import NUMPY, Op, Value, axis_of
+from .shapes import ends_of, reduced_axes, slices
 
 _Arrays = list[np.ndarray]
 

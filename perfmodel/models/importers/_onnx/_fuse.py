@@ -4,8 +4,8 @@ A pattern is taken only where nothing inside it is read from outside; the time i
 """
 
 from ._patterns import PATTERNS
-from ._rows import VIEWS
 from ._value import Op, Value
+from .rows import VIEWS
 
 _STRIDED = (  # these read their operands in any order of axes
     "MatMul", "Gemm", "Einsum", "MatMulInteger", "QLinearMatMul", "Attention", "ms.FusedMatMul", "ms.MultiHeadAttention",

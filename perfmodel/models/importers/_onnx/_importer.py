@@ -14,9 +14,9 @@ from ._emit import Emitter
 from ._file import Tensors, read_model
 from ._fuse import simplified
 from ._plan import Scope
-from ._rows import ROWS, default_row
 from ._trace import Tracer
 from ._value import NUMPY, Value
+from .rows import ROWS, default_row
 
 
 def import_onnx(path: str | Path, *, batch: int | None = None, bind: dict[str, int] | None = None, dtype: str | None = None,
@@ -35,7 +35,7 @@ def import_onnx(path: str | Path, *, batch: int | None = None, bind: dict[str, i
     written, and transposing where only matrix products read it; other transpositions move the tensor (`copy`).
     Patterns that exporters leave behind (GELU, SiLU, layer and RMS norm, bias after a product) become one row.
     Unknown operators count as data movement (`copy`), with a warning that names them. How parameters are counted:
-    `_onnx_emit`. Causal attention counts in full, as files write it.
+    module `_emit`. Causal attention counts in full, as files write it.
 
     Raises ValueError in one line naming the file, and the node or tensor, for anything that cannot be read: damaged files,
     missing shapes, tensors without elements, cycles, names bound that are not there; and where `onnx` is not installed.

@@ -5,8 +5,8 @@ Every pattern hangs on one operator (Erf, Tanh, Sigmoid, Sqrt, IsNaN, a product)
 
 from collections.abc import Callable
 
-from ._rows import is_operand
 from ._value import Op, Value
+from .rows import is_operand
 
 _MOST = 12  # operators of a pattern on one side
 _CASTS = ("Cast", "CastLike", "Identity")

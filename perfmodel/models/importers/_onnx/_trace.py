@@ -13,8 +13,8 @@ from ._bind import Binding
 from ._file import Tensors, attributes_of, constant
 from ._fold import folded
 from ._plan import Scope, Step, planned
-from ._transform_shapes import SHAPES
 from ._value import FOLDED, NeedsElements, Op, Root, Value, checked
+from .shapes import SHAPES
 
 _MOST_STEPS = 50_000  # nodes looked at besides those that the file writes down: functions, loops unrolled
 _DEEPEST = 24  # of functions and subgraphs in each other
@@ -33,8 +33,8 @@ class NodeError(ValueError):
     """An error that says already which file and node it is about."""
 
 
-Made = list[Value | None]
-Control = Callable[["Tracer", Op, Step, Scope], Made]
+Results = list[Value | None]
+Control = Callable[["Tracer", Op, Step, Scope], Results]
 
 
 class Tracer:
@@ -136,7 +136,7 @@ class Tracer:
             if name and value is not None:
                 scope.values[name] = value
 
-    def _made(self, op: Op, step: Step, scope: Scope, prefix: str) -> Made:
+    def _made(self, op: Op, step: Step, scope: Scope, prefix: str) -> Results:
         function = self.functions.get((step.domain, step.op_type))
         if function is None and op.kind not in SHAPES and op.kind not in self.control and op.kind != "Constant":
             function = defined_function(self.tensors.onnx, op, step)

@@ -1,6 +1,6 @@
 """What an ONNX graph is traced into: values with concrete shapes, and operators that make them, in a flat list."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -132,6 +132,9 @@ class Op:
     def text(self, name: str, default: str) -> str:
         found = self.attributes.get(name, default)
         return found.decode("utf-8", "replace") if isinstance(found, bytes) else str(found)
+
+
+Rule = Callable[[Op], Made]  # shapes and element types of an operator's results
 
 
 def axis_of(axis: int, rank: int) -> int:

@@ -3,10 +3,7 @@
 A rule takes an `Op` and returns (shape, element type) of each result.
 """
 
-from collections.abc import Callable
-
-from ._move_shapes import MOVES
-from ._value import BOOL, FLOAT, INT64, UINT8, Made, Op, axes_of, axis_of, broadcast
+from .._value import BOOL, FLOAT, INT64, UINT8, Made, Op, Rule, axes_of, axis_of, broadcast
 
 _BROADCAST = (
     "Add", "Sub", "Mul", "Div", "Mod", "Pow", "Max", "Min", "Mean", "Sum", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor",
@@ -119,8 +116,8 @@ def _random(op: Op) -> Made:
     return [(tuple(op.integers("shape")), op.integer("dtype", FLOAT))]
 
 
-SHAPES: dict[str, Callable[[Op], Made]] = {
-    **MOVES, **dict.fromkeys(_BROADCAST, _broadcast), **dict.fromkeys(_COMPARE, _compare), **dict.fromkeys(_SAME, _first),
+ELEMENTWISE: dict[str, Rule] = {
+    **dict.fromkeys(_BROADCAST, _broadcast), **dict.fromkeys(_COMPARE, _compare), **dict.fromkeys(_SAME, _first),
     **dict.fromkeys(_REDUCE, _reduce), **dict.fromkeys(("ArgMax", "ArgMin"), _arg),
     **dict.fromkeys(("Cast", "CastLike", "BitCast"), _cast), **dict.fromkeys(("IsInf", "IsNaN"), _boolean),
     **dict.fromkeys(("RandomNormal", "RandomUniform"), _random),

@@ -1,13 +1,11 @@
-"""Rows of operators on the lanes, views, and the table of who makes which rows."""
+"""Rows of operators on the lanes, and views."""
 
 from math import log2, prod
 
-from ._attention import ATTENTION
-from ._emit import Emitter, RowMaker, counted
-from ._matrix import MATRIX, conv_row
-from ._matrix_shapes import conv_window, pool_window
-from ._recurrent import RECURRENT
-from ._value import FLOATS, Op, Value, axis_of
+from .._emit import Emitter, RowMaker, counted
+from .._value import FLOATS, Op, Value, axis_of
+from ..shapes import conv_window, pool_window
+from ._matrix import conv_row
 
 VIEWS = (
     "BitCast", "Cast", "CastLike", "DequantizeLinear", "Dropout", "Expand", "Flatten", "Identity", "Reshape", "Split", "Squeeze", "Tile",
@@ -73,7 +71,7 @@ def _slice(emitter: Emitter, op: Op) -> None:
 
 
 def is_operand(value: Value) -> bool:
-    """Whether a constant holds parameters wherever it is read (see `_onnx_emit`)."""
+    """Whether a constant holds parameters wherever it is read (see `_emit`)."""
     return value.static and value.size > 1 and value.elem in FLOATS and bool(counted(value))
 
 
@@ -221,5 +219,5 @@ ROWS: dict[str, RowMaker] = {
     **dict.fromkeys(("MaxPool", "AveragePool", "LpPool", "GlobalMaxPool", "GlobalAveragePool", "GlobalLpPool",
                      "ms.QLinearGlobalAveragePool"), _pool),
     "Slice": _slice, "Pad": _pad, "Transpose": _transpose, "TopK": _top_k, "Gather": _gather, "LRN": _lrn, "Resize": _resize,
-    "SoftmaxCrossEntropyLoss": _loss, "DeformConv": _deform, **MATRIX, **RECURRENT, **ATTENTION,
+    "SoftmaxCrossEntropyLoss": _loss, "DeformConv": _deform,
 }  # fmt: skip

@@ -1,7 +1,6 @@
 """Shapes of results of windows (convolutions, pools), products and recurrent layers."""
 
-from ._shapes import SHAPES
-from ._value import FLOAT, INT32, INT64, Made, Op, broadcast, with_rank
+from .._value import FLOAT, INT32, INT64, Made, Op, Rule, broadcast, with_rank
 
 
 class Window:
@@ -203,7 +202,7 @@ def _recurrent(op: Op) -> Made:
     return [(all_steps, elem), (last, elem), (last, elem)]
 
 
-SHAPES.update({
+MATRIX: dict[str, Rule] = {
     **dict.fromkeys(("Conv", "ConvInteger", "QLinearConv", "ms.FusedConv", "DeformConv"), _conv), "ConvTranspose": _conv_transpose,
     **dict.fromkeys(("AveragePool", "MaxPool", "LpPool"), _pool),
     **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "ms.QLinearGlobalAveragePool"), _global_pool),
@@ -211,4 +210,4 @@ SHAPES.update({
                      "ms.DynamicQuantizeMatMul", "ms.MatMulIntegerToFloat", "ms.GemmFastGelu"), _matmul),
     **dict.fromkeys(("ms.MatMulNBits", "ms.MatMulBnb4"), _matmul_bits), "Einsum": _einsum,
     **dict.fromkeys(GATES, _recurrent),
-})  # fmt: skip
+}  # fmt: skip

@@ -1,8 +1,8 @@
 """Rows of LSTM, GRU and RNN, per layer and direction."""
 
-from ._emit import Emitter, RowMaker
-from ._matrix_shapes import GATES, recurrent_sizes
-from ._value import Op, Value
+from .._emit import Emitter, RowMaker
+from .._value import Op, Value
+from ..shapes import GATES, recurrent_sizes
 
 # lane operations a unit and step: each gate adds input and state part and a bias and looks its function up; then
 # LSTM c = f c + i g (3), h = o tanh(c) (2); GRU r h (1), h = (1 - z) g + z h (4)
@@ -32,4 +32,4 @@ def _recurrent(emitter: Emitter, op: Op) -> None:
     )  # fmt: skip
 
 
-RECURRENT: dict[str, RowMaker] = dict.fromkeys(GATES, _recurrent)
+ROWS: dict[str, RowMaker] = dict.fromkeys(GATES, _recurrent)

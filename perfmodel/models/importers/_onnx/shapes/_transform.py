@@ -2,8 +2,7 @@
 
 from math import prod
 
-from ._matrix_shapes import SHAPES
-from ._value import FLOAT, INT32, Made, Op, axis_of, with_rank
+from .._value import FLOAT, INT32, Made, Op, Rule, axis_of, with_rank
 
 
 def _dft(op: Op) -> Made:
@@ -94,10 +93,10 @@ def _multinomial(op: Op) -> Made:
     return [((op.shape(0)[0], op.integer("sample_size", 1)), op.integer("dtype", INT32))]
 
 
-SHAPES.update({
+TRANSFORMS: dict[str, Rule] = {
     "DFT": _dft, "STFT": _stft, "AffineGrid": _affine_grid, "GridSample": _grid_sample,
     **dict.fromkeys(("RoiAlign", "MaxRoiPool"), _roi), "MaxUnpool": _unpool, "Col2Im": _col2im, "CenterCropPad": _center,
     "Det": lambda op: [(op.shape(0)[:-2], op.needed(0).elem)], "MelWeightMatrix": _mel, "Multinomial": _multinomial,
     **dict.fromkeys(("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"), _loss),
     **dict.fromkeys(("HannWindow", "HammingWindow", "BlackmanWindow"), _taper),
-})  # fmt: skip
+}  # fmt: skip

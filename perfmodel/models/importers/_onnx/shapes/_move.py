@@ -1,11 +1,10 @@
 """Shapes of results of operators that move elements: reshaping, slicing, joining, looking up, padding, resizing."""
 
-from collections.abc import Callable
 from math import ceil, floor, prod
 
 import numpy as np
 
-from ._value import FLOAT, INT64, Made, NeedsElements, Op, Value, axes_of, axis_of, broadcast, with_rank
+from .._value import FLOAT, INT64, Made, NeedsElements, Op, Rule, Value, axes_of, axis_of, broadcast, with_rank
 
 
 def _reshape(op: Op) -> Made:
@@ -204,7 +203,7 @@ def _unknowable(op: Op) -> Made:
     raise NeedsElements("the result's shape depends on elements that are computed")
 
 
-MOVES: dict[str, Callable[[Op], Made]] = {
+MOVES: dict[str, Rule] = {
     **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), _blocks), **dict.fromkeys(("Resize", "Upsample"), _resize),
     **dict.fromkeys(("NonZero", "Compress", "Unique", "NonMaxSuppression"), _unknowable),
     "Concat": _concat, "ConstantOfShape": _constant_of_shape, "Expand": _expand, "Flatten": _flatten, "Gather": _gather,

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from math import prod
 
-from ._emit import Emitter, RowMaker
-from ._matrix_shapes import Equation, conv_operands, conv_window, matmul_operands, matmul_shapes
-from ._value import BITS, Op, Value
+from .._emit import Emitter, RowMaker
+from .._value import BITS, Op, Value
+from ..shapes import Equation, conv_operands, conv_window, matmul_operands, matmul_shapes
 
 
 def conv_row(emitter: Emitter, op: Op, x: int, w: int, biases: Iterable[Value | None], *, more: Iterable[Value | None] = (),
@@ -149,7 +149,7 @@ def _einsum(emitter: Emitter, op: Op) -> None:
         left, labels = out, kept
 
 
-MATRIX: dict[str, RowMaker] = {
+ROWS: dict[str, RowMaker] = {
     **dict.fromkeys(("Conv", "ConvInteger", "QLinearConv", "ms.FusedConv"), _conv), "ConvTranspose": _conv_transpose,
     **dict.fromkeys(("MatMul", "Gemm", "MatMulInteger", "QLinearMatMul", "ms.QGemm", "ms.FusedMatMul", "ms.FusedGemm",
                      "ms.DynamicQuantizeMatMul", "ms.MatMulIntegerToFloat", "ms.GemmFastGelu"), _matmul),
