@@ -16,7 +16,7 @@ INSTANCES = (("GoogLeNet", 0.1), ("yolov5x", 1.0))
 
 
 def figures(problem, uncertain, unseen, found) -> dict:
-    from search.placement._result import makespans
+    from search.placement import makespans
 
     drawn, new = makespans(uncertain, *found), makespans(unseen, *found)
     return dict(
@@ -27,7 +27,7 @@ def figures(problem, uncertain, unseen, found) -> dict:
 
 def uncertain_links(seconds: float) -> tuple[dict, list[str]]:
     from search.placement import load_instance, robust
-    from search.placement.methods._robust import price_of_robustness
+    from search.placement.methods import price_of_robustness
 
     answer, lines = {}, []
     for name, scale in INSTANCES:
@@ -48,9 +48,8 @@ def uncertain_links(seconds: float) -> tuple[dict, list[str]]:
 
 
 def lost_device(seeds: int) -> tuple[dict, list[str]]:
-    from search.placement import place, replace_after_loss
-    from search.placement._result import makespan
-    from search.placement.methods._robust import without
+    from search.placement import makespan, place, replace_after_loss
+    from search.placement.methods import without
 
     problem = layered(500, 4)
     problem = replace(problem, capacity_bytes=problem.capacity_bytes * 1.4)  # so that three devices hold everything

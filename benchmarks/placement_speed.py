@@ -20,11 +20,8 @@ import numpy as np
 from _common import arguments, median, report
 from placement import layered
 
-from search.placement import _timeline_jax as evaluator
-from search.placement import timeline
-from search.placement._arrays import compiled, nodes_of
-from search.placement.methods._small import span_of
-from search.placement.methods._starts import ranked_orders
+from search.placement import compiled, jax_makespan, jax_makespans, nodes_of, timeline
+from search.placement.methods.search import ranked_orders, span_of
 
 TASKS, DEVICES, ODD = 500, 4, 1001
 BARS = {"shared order": 200_000, "own order": 20_000}
@@ -59,12 +56,10 @@ def variants(c, placements, orders):
         ("shared order, selects", 1024, True, 99, shared), ("shared order, gathers", 1024, True, 0, shared),
         ("own order, 256 wide", 256, False, 99, own[256]), ("own order, 1024 wide", 1024, False, 99, own[1024]),
     ):  # fmt: skip
-        program = jax.jit(partial(evaluator.makespan, shared=many, **flags))
-        evaluator.SELECT_DEVICES, kept = selects, evaluator.SELECT_DEVICES
+        program = jax.jit(partial(jax_makespan, shared=many, select_devices=selects, **flags))
         jax.block_until_ready(program(a, place[batch], order))
-        evaluator.SELECT_DEVICES = kept
         yield name, batch, partial(program, a, place[batch], order)
-    one = partial(evaluator.makespan, shared=True, **flags)
+    one = partial(jax_makespan, shared=True, **flags)
     plain = jax.jit(jax.vmap(one, in_axes=(None, 0, None)))
     yield "shared order, plain vmap", 256, partial(plain, a, place[256].T, shared)
 
@@ -77,12 +72,12 @@ def main() -> None:
     nodes = np.stack([nodes_of(c, o) for o in orders[:64]])[np.arange(args.batch) % 64]
 
     began = time.process_time()
-    evaluator.makespans(c, placements[:1024], orders[0])
-    evaluator.makespans(c, placements[:256], nodes[:256])
+    jax_makespans(c, placements[:1024], orders[0])
+    jax_makespans(c, placements[:256], nodes[:256])
     compile_cpu_s = time.process_time() - began
     wrong = {}
     for name, order in (("shared order", orders[0]), ("own order", orders[:ODD])):
-        found = evaluator.makespans(c, placements[:ODD], order)
+        found = jax_makespans(c, placements[:ODD], order)
         true = [
             timeline(problem, p, order if order.ndim == 1 else order[i]).makespan
             for i, p in enumerate(placements[:ODD])
@@ -91,7 +86,7 @@ def main() -> None:
 
     rows = {}
     for name, order in (("shared order", orders[0]), ("own order", nodes)):
-        wall, cpu = timed(lambda order=order: evaluator.makespans(c, placements, order), args.repeat)
+        wall, cpu = timed(lambda order=order: jax_makespans(c, placements, order), args.repeat)
         rows[name] = {
             "per_s": args.batch / wall,
             "per_cpu_s": args.batch / cpu,

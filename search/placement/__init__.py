@@ -1,6 +1,17 @@
 """Placement of operators on unlike devices: one problem, one timeline, every published method and a search of our own."""
 
+from ._arrays import bucket as bucket
+from ._arrays import compiled as compiled
+from ._arrays import nodes_of as nodes_of
+from ._arrays import tasks_of as tasks_of
+from ._bounds import assignment_lp as assignment_lp
+from ._bounds import critical_path as critical_path
+from ._bounds import favourite_lp as favourite_lp
+from ._bounds import heads_tails as heads_tails
+from ._bounds import loads as loads
 from ._bounds import lower_bound as lower_bound
+from ._bounds import path_bound as path_bound
+from ._bounds import units as units
 from ._build import from_workload as from_workload
 from ._cluster import Cluster as Cluster
 from ._cluster import clusters as clusters
@@ -14,5 +25,11 @@ from ._problem import NO_GROUP as NO_GROUP
 from ._problem import Infeasible as Infeasible
 from ._problem import Problem as Problem
 from ._result import Placed as Placed
+from ._result import makespan as makespan
+from ._result import makespans as makespans
+from ._result import placed as placed
+from ._timeline_jax import jax_makespan as jax_makespan
+from ._timeline_jax import jax_makespans as jax_makespans
+from ._timeline_jax import positions as positions
 from .methods._robust import replace_after_loss as replace_after_loss
 from .methods._robust import robust as robust

@@ -9,7 +9,7 @@ from ._bounds import lower_bound
 from ._problem import Problem
 from ._result import Placed, placed
 
-# name -> (module, function); a module is loaded when its method runs
+# name -> (module or room, function); it is loaded when its method runs
 METHODS = {
     "best-device": ("_topo_etf", "best_device"),
     "m-topo": ("_topo_etf", "m_topo"),
@@ -17,9 +17,9 @@ METHODS = {
     "m-sct": ("_sct", "m_sct"),
     "getf": ("_getf", "getf"),
     "heft": ("_heft", "heft"),
-    "milp": ("_milp", "milp"),
+    "milp": ("milp", "milp"),
     "placeto": ("_policy", "placeto"),
-    "search": ("_search", "search"),
+    "search": ("search", "search"),
 }
 BOUND_SECONDS = 10.0
 

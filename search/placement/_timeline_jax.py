@@ -31,12 +31,14 @@ WIDTHS = (
 )  # candidates a program walks at once; with an order each 256 at most, whose tables fill the cache
 
 
-def makespan(a: Arrays, place, order, *, congestion: bool = False, worst_case: bool = False, shared: bool = True):
+def jax_makespan(a: Arrays, place, order, *, congestion: bool = False, worst_case: bool = False, shared: bool = True,
+                 select_devices: int = SELECT_DEVICES):  # fmt: skip
     """Makespan of one candidate: `place` `[M]` device of each node, `order` `[M]` nodes. The mean, or the worst, over scenarios.
 
     A trailing axis of `place` `[M, B]` (and of `order`, if not `shared`) gives `[B]`.
+    `select_devices` (static): up to so many devices a pair of a shared order is picked by selects.
     """
-    walk = _walk_shared if shared else _walk_own
+    walk = partial(_walk_shared, select_devices=select_devices) if shared else _walk_own
     place = place.astype(jnp.int8)
     fixed = None if shared else _gathered(a, place, order.astype(jnp.int32))
 
@@ -101,7 +103,7 @@ def _loop(a: Arrays, batch, congestion: bool, step):
     return jnp.maximum(reduce(jnp.maximum, free), found)
 
 
-def _walk_shared(a: Arrays, place, order, factors, congestion: bool, _=None):
+def _walk_shared(a: Arrays, place, order, factors, congestion: bool, _, select_devices: int):
     m, devices = a.times.shape
     at = jnp.full(m + 1, m, jnp.int32).at[order].set(jnp.arange(m, dtype=jnp.int32))
     place = jnp.concatenate([place[order], jnp.zeros_like(place[:1])])
@@ -118,7 +120,7 @@ def _walk_shared(a: Arrays, place, order, factors, congestion: bool, _=None):
         inputs = []
         for k in range(source.shape[1]):
             there = row(place, source[i, k])
-            if devices <= SELECT_DEVICES:
+            if devices <= select_devices:
                 pair = transfer[i, k].reshape(devices, devices)
                 time = _pick(tuple(_pick(tuple(pair[x]), here) for x in range(devices)), there)
             else:
@@ -183,10 +185,12 @@ def _walk_own(a: Arrays, place, order, factors, congestion: bool, fixed):
     return _loop(a, order.shape[1:], congestion, step)
 
 
-_program = partial(jax.jit, static_argnames=("congestion", "worst_case", "shared"))(makespan)
+_program = partial(jax.jit, static_argnames=("congestion", "worst_case", "shared"))(jax_makespan)
 
 
-def makespans(problem: Problem | Compiled, placements: Int[np.ndarray, "B N"], orders=None) -> Float[np.ndarray, "B"]:
+def jax_makespans(
+    problem: Problem | Compiled, placements: Int[np.ndarray, "B N"], orders=None
+) -> Float[np.ndarray, "B"]:
     """Makespans of a batch of hard candidates.
 
     **Arguments:** `placements`: device of each task; `orders`: topological orders, `[N]` for all (default: the problem's own) or

@@ -22,11 +22,11 @@ from jaxtyping import Array, Float, Int
 from .._arrays import Arrays, compiled, nodes_of
 from .._bounds import units
 from .._problem import Problem
-from ._evolve import energies_of
 from ._fit import Fit
 from ._heft import upward_ranks
-from ._small import quanta
-from ._starts import Start, best_start, packing, ranked_orders, single_devices, value
+from .search._evolve import energies_of
+from .search._small import quanta
+from .search._starts import Start, best_start, packing, ranked_orders, single_devices, value
 
 WIDTH, LAYERS = 32, 2
 RATE = 3e-3

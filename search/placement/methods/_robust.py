@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 from .._problem import Infeasible, Problem
 from .._result import makespan
-from ._starts import Start, best_start, heuristic_starts, packing, ranked_orders, value
+from .search._starts import Start, best_start, heuristic_starts, packing, ranked_orders, value
 
 DISTRIBUTIONS = ("lognormal", "uniform")
 
@@ -68,7 +68,7 @@ def price_of_robustness(problem: Problem, uncertain: Problem, **options) -> tupl
 
     **Arguments:** `options`: of `search`.
     """
-    from ._search import search
+    from .search._search import search
 
     nominal = replace(problem, link_factors=None, worst_case=False)
     first = search(nominal, **options)[:2]
@@ -104,7 +104,7 @@ def replace_after_loss(
     left = lambda: time_limit_s - (time.perf_counter() - began)  # noqa: E731
     evaluations = len(starts)
     if masked.congestion or len(masked.factors) > 1:
-        from ._islands import Islands, binds
+        from .search._islands import Islands, binds
 
         islands = Islands(masked, starts, value(masked, best), seed, memory=binds(problem), heat=((1e-3, 1e-5),))
         done = islands.run(None, left, time_limit_s, 0.0)
@@ -112,7 +112,7 @@ def replace_after_loss(
         if done.placement is not None:
             starts.append(Start("annealing", done.placement, done.order))
     else:
-        from ._greedy import Lines
+        from .search._greedy import Lines
 
         lines = Lines(masked, starts, seed)
         lines.run(lambda _, last: left() > 2 * last + 0.02, ranked_orders)
@@ -139,7 +139,7 @@ def without(problem: Problem, device: int) -> Problem:
 
 def patches(masked: Problem, placement, order, rng: np.random.Generator) -> list[Start]:
     """First answers to a loss: what stood there inserted elsewhere, all placed anew by insertion, a packing that fits."""
-    from ._insert import Plan
+    from .search._insert import Plan
 
     plan, n = Plan(masked), np.arange(masked.n_tasks)
     stays = np.isfinite(masked.times[n, placement])

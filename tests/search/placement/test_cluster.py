@@ -8,12 +8,8 @@ import pytest
 import perfmodel as pm
 from perfmodel.schedule import fuse_schedule
 from perfmodel.workload import GraphBuilder, fuse, operator_row
-from search.placement import timeline
-from search.placement._build import from_workload
-from search.placement._cluster import clusters, load_cluster
-from search.placement._problem import Infeasible
-from search.placement.methods._heft import heft
-from search.placement.methods._topo_etf import m_etf
+from search.placement import Infeasible, clusters, from_workload, load_cluster, timeline
+from search.placement.methods import heft, m_etf
 
 SMALL = """
 name: pair

@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 from oracles.placement_problems import problem, random_problem
 
-from search.placement import timeline
-from search.placement._arrays import bucket, compiled, nodes_of, tasks_of
-from search.placement._file import load_instance
-from search.placement._result import makespan as judged
-from search.placement._timeline_jax import makespan, makespans, positions
-from search.placement.methods._relax import descend, relaxed_makespan, starting_logits
-from search.placement.methods._starts import ranked_orders
+from search.placement import bucket, compiled, load_instance, nodes_of, positions, tasks_of, timeline
+from search.placement import jax_makespan as makespan
+from search.placement import jax_makespans as makespans
+from search.placement import makespan as judged
+from search.placement.methods.search import descend, ranked_orders, relaxed_makespan, starting_logits
 
 DATA = Path(__file__).parents[2] / "data" / "moirai"
 

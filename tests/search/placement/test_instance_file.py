@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from search.placement._file import load_instance
+from search.placement import load_instance
 
 DATA = Path(__file__).parents[2] / "data" / "moirai"
 

@@ -9,17 +9,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.placement_problems import problem, random_problem
 
-from search.placement import NO_GROUP, timeline
-from search.placement._bounds import critical_path
-from search.placement._file import load_instance
-from search.placement._problem import Infeasible
-from search.placement._result import makespan, placed
-from search.placement.methods._fit import Fit
-from search.placement.methods._getf import chosen_groups, getf, relaxed_assignment, speed_groups, speeds
-from search.placement.methods._heft import heft, upward_ranks
-from search.placement.methods._list_scheduling import earliest_first
-from search.placement.methods._sct import favourites, m_sct
-from search.placement.methods._topo_etf import best_device, coplaced, m_etf, m_topo
+from search.placement import NO_GROUP, Infeasible, critical_path, load_instance, makespan, placed, timeline
+from search.placement.methods import (
+    Fit,
+    best_device,
+    chosen_groups,
+    coplaced,
+    earliest_first,
+    favourites,
+    getf,
+    heft,
+    m_etf,
+    m_sct,
+    m_topo,
+    relaxed_assignment,
+    speed_groups,
+    speeds,
+    upward_ranks,
+)
 
 METHODS = {"m-topo": m_topo, "m-etf": m_etf, "m-sct": m_sct, "getf": getf, "heft": heft}
 DATA = Path(__file__).parents[2] / "data" / "moirai"

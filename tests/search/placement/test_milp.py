@@ -8,15 +8,8 @@ import pytest
 from oracles.placement_brute_force import best_makespan, orders, placements, small_problem
 from oracles.placement_problems import problem
 
-from search.placement import timeline
-from search.placement._file import load_instance
-from search.placement._problem import Infeasible
-from search.placement._result import makespan
-from search.placement.methods import _milp
-from search.placement.methods._milp import milp
-from search.placement.methods._milp_model import build
-from search.placement.methods._milp_pairs import reachable
-from search.placement.methods._milp_solve import columns_of, schedule_of, solve
+from search.placement import Infeasible, load_instance, makespan, timeline
+from search.placement.methods.milp import build, columns_of, milp, reachable, schedule_of, solve
 
 DATA = Path(__file__).parents[2] / "data" / "moirai"
 CLOSE = dict(rel=1e-5, abs=1e-9)
@@ -194,24 +187,22 @@ def test_time_out_returns_the_incumbent_and_says_so():
     assert not info["optimal"] and "time ran out" in info["note"] and "gap" in info["note"]
 
 
-def test_too_large_a_model_is_left_alone(monkeypatch):
-    monkeypatch.setattr(_milp, "_MOST_CELLS", 10)
+def test_too_large_a_model_is_left_alone():
     p = load_instance(DATA / "GoogLeNet.json")
-    placement, order, info = milp(p, time_limit_s=30.0)
+    placement, order, info = milp(p, time_limit_s=30.0, most_cells=10)
     assert "too large" in info["note"] and info["gap"] > 0
     assert makespan(p, placement, order) <= 1.386
 
 
-def test_warm_start_is_where_it_begins(monkeypatch):
+def test_warm_start_is_where_it_begins():
     p = load_instance(DATA / "example-1.json")
     best = milp(p, time_limit_s=60.0)
-    monkeypatch.setattr(_milp, "_MOST_CELLS", 10)
-    assert makespan(p, *milp(p, time_limit_s=10.0)[:2]) > 30.0  # the heuristics alone
-    placement, order, info = milp(p, time_limit_s=10.0, warm_start=best[:2])
+    assert makespan(p, *milp(p, time_limit_s=10.0, most_cells=10)[:2]) > 30.0  # the heuristics alone
+    placement, order, info = milp(p, time_limit_s=10.0, most_cells=10, warm_start=best[:2])
     assert makespan(p, placement, order) == 30.0 and "began with 30" in info["note"]
     with pytest.raises(ValueError, match="not a permutation"):
-        milp(p, warm_start=(best[0], np.zeros(14, int)))
-    crowded = milp(p, time_limit_s=10.0, warm_start=(np.zeros(14, int), p.order))
+        milp(p, most_cells=10, warm_start=(best[0], np.zeros(14, int)))
+    crowded = milp(p, time_limit_s=10.0, most_cells=10, warm_start=(np.zeros(14, int), p.order))
     assert p.excess_bytes(crowded[0]) == 0 and "exceeds memory" in crowded[2]["note"]
 
 

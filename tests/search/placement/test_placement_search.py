@@ -9,25 +9,25 @@ from oracles.placement_brute_force import best_makespan, small_problem
 from oracles.placement_problems import problem, random_problem
 from scipy.optimize import linprog
 
-from search.placement import NO_GROUP, Problem, timeline
-from search.placement._file import load_instance
-from search.placement._problem import Infeasible
-from search.placement._result import makespan
-from search.placement.methods._evolve import linearisation
-from search.placement.methods._greedy import Line, graph
-from search.placement.methods._heft import heft, upward_ranks
-from search.placement.methods._insert import Plan, coming, waste
-from search.placement.methods._policy import placeto
-from search.placement.methods._search import search
-from search.placement.methods._small import quanta, span_of
-from search.placement.methods._starts import (
+from search.placement import NO_GROUP, Infeasible, Problem, load_instance, makespan, timeline
+from search.placement.methods import heft, placeto, upward_ranks
+from search.placement.methods.search import (
+    Line,
+    Plan,
     Start,
+    coming,
+    graph,
     heuristic_starts,
+    linearisation,
     packing,
+    quanta,
     ranked_orders,
+    search,
     single_devices,
     slack,
+    span_of,
     value,
+    waste,
 )
 
 DATA = Path(__file__).parents[2] / "data" / "moirai"

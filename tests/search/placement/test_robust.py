@@ -7,11 +7,9 @@ import pytest
 from oracles.placement_brute_force import orders, placements, small_problem
 from oracles.placement_problems import problem
 
-from search.placement import timeline
-from search.placement._problem import Infeasible
-from search.placement._result import makespan
-from search.placement.methods._robust import Price, price_of_robustness, replace_after_loss, robust, without
-from search.placement.methods._search import search
+from search.placement import Infeasible, makespan, timeline
+from search.placement.methods import Price, price_of_robustness, replace_after_loss, robust, without
+from search.placement.methods.search import search
 
 
 def best_of_all(p) -> float:

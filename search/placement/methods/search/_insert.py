@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from .._bounds import units
-from .._problem import Problem
+from ..._bounds import units
+from ..._problem import Problem
 
 KEPT = 8  # placements that the climb remembers
 _FIRST = (

@@ -8,10 +8,10 @@ from jaxtyping import Float, Int
 from scipy.optimize import Bounds, LinearConstraint
 from scipy.optimize import milp as _highs
 
-from .._evaluate import Timeline
-from .._problem import Problem
-from ._milp_model import Model
-from ._milp_pairs import Pairs
+from ..._evaluate import Timeline
+from ..._problem import Problem
+from ._model import Model
+from ._pairs import Pairs
 
 REL_GAP = 1e-7
 _THREADS = 2

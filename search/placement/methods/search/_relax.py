@@ -17,7 +17,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from .._arrays import Arrays, Compiled
+from ..._arrays import Arrays, Compiled
 
 _OPTIMISER = optax.adam(0.3)
 _HOT, _COLD = 1.5, 0.1  # temperature of the softmax, first to last step

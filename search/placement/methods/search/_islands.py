@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._arrays import Compiled, compiled, nodes_of, tasks_of
-from .._bounds import units
-from .._problem import Problem
-from .._timeline_jax import cores
+from ..._arrays import Compiled, compiled, nodes_of, tasks_of
+from ..._bounds import units
+from ..._problem import Problem
+from ..._timeline_jax import cores
 from ._evolve import Tables, anneal, start, tables
 from ._small import Done
 from ._starts import ranked_orders, single_devices, slack, value

@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from .._bounds import critical_path
-from .._problem import Infeasible, Problem
-from .._result import makespan
+from ..._bounds import critical_path
+from ..._problem import Infeasible, Problem
+from ..._result import makespan
 from ._starts import (
     CLIMBS,
     Start,

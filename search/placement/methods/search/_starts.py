@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from .._bounds import units
-from .._evaluate import timeline
-from .._problem import Infeasible, Problem
-from .._result import makespan
+from ..._bounds import units
+from ..._evaluate import timeline
+from ..._problem import Infeasible, Problem
+from ..._result import makespan
 
 RELAXED_STARTS = 16
 CLIMBS = 400  # placements by insertion beyond which they gain little
@@ -25,10 +25,10 @@ class Start(NamedTuple):
 
 def heuristic_starts(problem: Problem, left, share_s: float) -> list[Start]:
     """Single devices and every heuristic, cheap ones first; the dear ones only while less than `share_s` has been spent."""
-    from ._getf import getf
-    from ._heft import heft
-    from ._sct import m_sct
-    from ._topo_etf import m_etf, m_topo
+    from .._getf import getf
+    from .._heft import heft
+    from .._sct import m_sct
+    from .._topo_etf import m_etf, m_topo
 
     began, found = time.perf_counter(), single_devices(problem)
     for name, method in (("heft", heft), ("m-etf", m_etf), ("m-topo", m_topo), ("getf", getf), ("m-sct", m_sct)):
@@ -60,7 +60,7 @@ def single_devices(problem: Problem) -> list[Start]:
 
 def packing(problem: Problem) -> Start:
     """A placement that fits and runs, whatever it costs. Raises Infeasible where none is found."""
-    from ._fit import Fit
+    from .._fit import Fit
 
     fit = Fit(problem)
     return Start("packing", fit.at[fit.of].astype(int), problem.order)
@@ -68,7 +68,7 @@ def packing(problem: Problem) -> Start:
 
 def insertion_starts(problem: Problem, found: list[Start], more, rng: np.random.Generator) -> list[Start]:
     """Placements by insertion with far-sighted scores, from those that there are, while `more(number made)`."""
-    from ._heft import upward_ranks
+    from .._heft import upward_ranks
     from ._insert import Recipe, climb
 
     begun = [
@@ -89,7 +89,7 @@ def insertion_starts(problem: Problem, found: list[Start], more, rng: np.random.
 
 def relaxed_starts(problem: Problem, best: Start, rng: np.random.Generator, steps: int = 60) -> list[Start]:
     """Placements that gradients found, half of them begun near the best start."""
-    from .._arrays import compiled, nodes_of
+    from ..._arrays import compiled, nodes_of
     from ._evolve import linearisation
     from ._relax import descend, starting_logits
 

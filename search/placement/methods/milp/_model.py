@@ -16,9 +16,9 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int
 
-from .._bounds import heads_tails, in_scenario, loads, path_bound, units, within
-from .._problem import Problem
-from ._milp_pairs import Pairs, TooLarge, reachable, task_pairs, transfer_pairs
+from ..._bounds import heads_tails, in_scenario, loads, path_bound, units, within
+from ..._problem import Problem
+from ._pairs import Pairs, TooLarge, reachable, task_pairs, transfer_pairs
 
 HORIZON = 100.0  # of the scaled model, so that the solver's tolerances are relative
 _GRID = 6

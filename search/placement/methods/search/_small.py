@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .._bounds import units
-from .._problem import Problem
+from ..._bounds import units
+from ..._problem import Problem
 
 EXCESS = 0.1  # what one mean unit too much on a device costs, as a share of the reference makespan
 _PER_TASK = 500  # evaluations per task and chain

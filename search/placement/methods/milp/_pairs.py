@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from .._problem import Problem
+from ..._problem import Problem
 
 
 class TooLarge(Exception):

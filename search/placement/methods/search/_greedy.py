@@ -21,10 +21,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from .._arrays import bucket
-from .._bounds import units
-from .._problem import Problem
-from .._timeline_jax import cores
+from ..._arrays import bucket
+from ..._bounds import units
+from ..._problem import Problem
+from ..._timeline_jax import cores
 from ._insert import coming, waste
 from ._small import quanta
 from ._starts import Start, single_devices, value

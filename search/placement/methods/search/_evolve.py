@@ -22,10 +22,10 @@ import numpy as np
 from jax import lax, random
 from jaxtyping import Array, Float, Int
 
-from .._arrays import Arrays, Compiled, bucket
-from .._bounds import units
-from .._problem import Problem
-from .._timeline_jax import makespan
+from ..._arrays import Arrays, Compiled, bucket
+from ..._bounds import units
+from ..._problem import Problem
+from ..._timeline_jax import jax_makespan
 from ._small import EXCESS, quanta
 
 LINEARISATIONS = 24
@@ -150,7 +150,7 @@ def energies_of(
 
     `t` has `arrays`, `unit`, `scale`, `unit_excess`; `where` `[U, B]`, `order` `[M]` if `shared`, else `[M, B]`.
     """
-    span = makespan(t.arrays, where[t.unit], order, congestion=congestion, worst_case=worst_case, shared=shared)
+    span = jax_makespan(t.arrays, where[t.unit], order, congestion=congestion, worst_case=worst_case, shared=shared)
     energy = (span / t.scale).astype(jnp.float32)
     if not memory:
         return energy, jnp.isfinite(energy)

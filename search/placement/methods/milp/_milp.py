@@ -12,13 +12,13 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Int
 
-from .._bounds import lower_bound
-from .._evaluate import check_candidate, timeline
-from .._problem import Infeasible, Problem
-from .._result import makespan
-from ._milp_model import Model, build
-from ._milp_pairs import TooLarge
-from ._milp_solve import columns_of, listed, schedule_of, solve
+from ..._bounds import lower_bound
+from ..._evaluate import check_candidate, timeline
+from ..._problem import Infeasible, Problem
+from ..._result import makespan
+from ._model import Model, build
+from ._pairs import TooLarge
+from ._solve import columns_of, listed, schedule_of, solve
 
 _SECONDS = 60.0
 _MOST_CELLS = 1_500_000  # entries of a matrix that HiGHS can at least begin with in a minute
@@ -29,11 +29,17 @@ _NEIGHBOUR_SECONDS = 6.0
 
 
 def milp(
-    problem: Problem, *, seed: int = 0, time_limit_s: float | None = None, warm_start=None
+    problem: Problem,
+    *,
+    seed: int = 0,
+    time_limit_s: float | None = None,
+    warm_start=None,
+    most_cells: int = _MOST_CELLS,
 ) -> tuple[Int[np.ndarray, "N"], Int[np.ndarray, "N"], dict]:
     """Moirai's model, solved as far as `time_limit_s` (default 60) allows.
 
-    `warm_start`: a (placement, order) to begin with, beside the heuristics.
+    `warm_start`: a (placement, order) to begin with, beside the heuristics. `most_cells`: entries of a matrix; a model
+    with more is left alone.
 
     Returns placement, order and info: `lower_bound`; `gap`, the share of the makespan above it; `optimal`; `note`, which says
     where the bound comes from, and whether time ran out or the model was too large. With congestion the evaluator sends
@@ -42,7 +48,10 @@ def milp(
     Raises Infeasible if nothing fits, ValueError for a warm start that is none.
     """
     run = _Run(
-        problem, np.random.default_rng(seed), _SECONDS if time_limit_s is None else max(float(time_limit_s), 0.0)
+        problem,
+        np.random.default_rng(seed),
+        _SECONDS if time_limit_s is None else max(float(time_limit_s), 0.0),
+        most_cells,
     )
     run.begin(warm_start)
     if not run.closed():
@@ -59,10 +68,11 @@ def milp(
 class _Run:
     """The best schedule and the best bound so far."""
 
-    def __init__(self, problem: Problem, rng: np.random.Generator, seconds: float):
+    def __init__(self, problem: Problem, rng: np.random.Generator, seconds: float, most_cells: int):
         self.problem, self.rng, self.deadline = problem, rng, time.perf_counter() + seconds
         self.seconds, self.best, self.bound, self.by = seconds, np.inf, 0.0, "nothing"
         self.remarks: list[str] = []
+        self.most_cells = most_cells
 
     def left(self) -> float:
         return self.deadline - time.perf_counter()
@@ -91,10 +101,10 @@ class _Run:
             check_candidate(self.problem, placement, order)
             if not self.offer(placement, order):
                 self.remarks.append("the warm start exceeds memory")
-        from ._getf import getf
-        from ._heft import heft
-        from ._sct import m_sct
-        from ._topo_etf import best_device, m_etf, m_topo
+        from .._getf import getf
+        from .._heft import heft
+        from .._sct import m_sct
+        from .._topo_etf import best_device, m_etf, m_topo
 
         failed: Infeasible | None = None
         for method in (best_device, m_topo, heft, m_etf, m_sct, getf):
@@ -119,7 +129,7 @@ class _Run:
 
     def model(self, name: str, problem: Problem, pairs: bool = True) -> Model | None:
         try:
-            model = build(problem, self.best, self.bound, most_cells=_MOST_CELLS, pairs=pairs)
+            model = build(problem, self.best, self.bound, most_cells=self.most_cells, pairs=pairs)
         except TooLarge as error:
             self.remarks.append(f"{name}: too large ({error})")
             return None
