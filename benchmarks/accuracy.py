@@ -59,7 +59,7 @@ def extra(kind: str, path: Path) -> dict:
     if kind == "maestro":
         from scipy.stats import spearmanr
 
-        from perfmodel.calibration._maestro import COLUMNS, maestro_cost
+        from perfmodel.calibration.maestro import COLUMNS, maestro_cost
 
         rows = read_table(path, COLUMNS)
         with jax.enable_x64(True):
@@ -70,7 +70,7 @@ def extra(kind: str, path: Path) -> dict:
             for d in sorted(set(of))
         }
     if kind == "gemmini-rtl":
-        from perfmodel.calibration._gemmini_rtl import COLUMNS, held_out, work_of
+        from perfmodel.calibration.gemmini_rtl import COLUMNS, held_out, work_of
 
         rows = read_table(path, COLUMNS)
         with jax.enable_x64(True):

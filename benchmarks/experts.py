@@ -96,7 +96,7 @@ def bandwidths() -> tuple[dict, list[str]]:
 
 def jump(picture: str) -> tuple[dict, list[str]]:
     """Latency over the number of experts, in turn and by Zipf's law."""
-    from search.commands._experts_plot import plot_experts
+    from search.commands import plot_experts
 
     counts = sorted(
         {1, 10, 20, 30, 38, 39, 40, 41, 44, 45, 46, 47, 48, 50, 60, 80, 100, 120, 148, 149, 150, 170, 193, 194, 200}
@@ -125,8 +125,7 @@ def table_v() -> tuple[dict, list[str]]:
     """The paper's ratios: unfitted, and after fits of three constants."""
     import numpy as np
 
-    from perfmodel.experts import model_times
-    from perfmodel.experts._fit import Node, fit_host, fit_reference, modelled_ratios, published_rows
+    from perfmodel.experts import Node, fit_host, fit_reference, model_times, modelled_ratios, published_rows
 
     rows, nodes = published_rows(PAPER), {}
     for name, service in services(residency="any").items():

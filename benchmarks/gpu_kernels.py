@@ -27,12 +27,26 @@ jax.config.update("jax_enable_x64", True)
 import numpy as np
 from _common import arguments, report
 
-from perfmodel.calibration._fit import fit
-from perfmodel.calibration._gpu_kernels import entry, fit_group, fit_shared, mape_percent
-from perfmodel.calibration._kernel_rows import Group, predicted_s, read_groups
-from perfmodel.cost.kernels._constants import FAMILIES, SHIPPED, read_entries, write_entries
-from perfmodel.cost.kernels._gemm import SmoothRooflineParameters, plain_roofline_s, smooth_roofline_s
-from perfmodel.cost.kernels._parts import PRECISIONS
+from perfmodel.calibration import fit
+from perfmodel.calibration.gpu_kernels import (
+    Group,
+    entry,
+    fit_group,
+    fit_shared,
+    mape_percent,
+    predicted_s,
+    read_groups,
+)
+from perfmodel.cost.kernels import (
+    FAMILIES,
+    PRECISIONS,
+    SHIPPED,
+    SmoothRooflineParameters,
+    plain_roofline_s,
+    read_entries,
+    smooth_roofline_s,
+    write_entries,
+)
 
 LEFT_OUT = ("llmcompass",)  # times contain the framework's launch overhead
 TARGETS = {  # MAPE in percent: (family, variant, gpu, source contains) -> regime -> target

@@ -21,14 +21,14 @@ def main() -> None:
     import jax
     import numpy as np
 
-    from perfmodel.calibration import _llm
-    from perfmodel.calibration._llm_rows import QUANTITIES, read_rows
+    from perfmodel.calibration import llm
+    from perfmodel.calibration.llm import QUANTITIES, read_rows
 
     rows, others = read_rows(args.file)
     with jax.enable_x64(True):
-        found = {"shipped": _llm.predictions(rows)}
+        found = {"shipped": llm.predictions(rows)}
         if args.parameters:
-            found["calibrated"] = _llm.predictions(rows, args.parameters)
+            found["calibrated"] = llm.predictions(rows, args.parameters)
     figures, lines = {}, []
     for quantity in QUANTITIES:
         mine = [i for i, row in enumerate(rows) if row.quantity == quantity]
@@ -61,7 +61,7 @@ def main() -> None:
         lines.append("not compared: " + ", ".join(f"{n} rows of {what}" for what, n in others.items()))
     result = {
         "figures": figures,
-        "request_s": _llm.REQUEST_S,
+        "request_s": llm.REQUEST_S,
         "quoted_percent": QUOTED,
         "not_compared": others,
         "rows": told,
@@ -70,11 +70,10 @@ def main() -> None:
         without = np.asarray([row.measured for row in rows])
         mine = [i for i, row in enumerate(rows) if row.quantity == "ttft_ms"]
         result["ttft_without_request_s"] = {
-            how: _percent(np.median, values[mine] - 1e3 * _llm.REQUEST_S, without[mine])
-            for how, values in found.items()
+            how: _percent(np.median, values[mine] - 1e3 * llm.REQUEST_S, without[mine]) for how, values in found.items()
         }
         bare = ", ".join(f"{how} median {x:.1f} %" for how, x in result["ttft_without_request_s"].items())
-        lines.append(f"ttft_ms without the assumed {_llm.REQUEST_S * 1e3:g} ms a request: {bare}")
+        lines.append(f"ttft_ms without the assumed {llm.REQUEST_S * 1e3:g} ms a request: {bare}")
         args.parameters = ""
         sys.argv = [sys.argv[0], "--parameters", "PARAMETERS"]
     args.file = ""

@@ -22,10 +22,10 @@ GEMMINI = {0: [("C",)], 1: [("K",)]}
 
 
 def zigzag_rows():
-    from perfmodel.calibration import _zigzag as z
     from perfmodel.calibration import read_table
+    from perfmodel.calibration import zigzag as z
 
-    rows = read_table(ROWS, z._COLUMNS)
+    rows = read_table(ROWS, z.COLUMNS)
     return rows, z.load_machines(ROWS.with_name(z.MACHINES_FILE))
 
 
@@ -34,7 +34,7 @@ def against_zigzag(generations: int) -> dict:
     import jax
     import numpy as np
 
-    from perfmodel.calibration import _zigzag as z
+    from perfmodel.calibration import zigzag as z
     from perfmodel.cost import ZIGZAG, map_operators
 
     rows, machines = zigzag_rows()
@@ -46,8 +46,8 @@ def against_zigzag(generations: int) -> dict:
         ratios = np.zeros(len(rows["hardware"]))
         for name in machines:
             at = np.flatnonzero(rows["hardware"] == name)
-            problems = z._stacked([z.row_problem(rows, i) for i in at])
-            drain = np.asarray([z._nest("", rows, i)[1] for i in at])
+            problems = z.stacked([z.row_problem(rows, i) for i in at])
+            drain = np.asarray([z.row_nest("", rows, i)[1] for i in at])
             got = map_operators(problems, z.machine(name, machines[name]), UNROLL[name], objective, how=ZIGZAG,
                                 drain_cycles=drain, generations=generations)  # fmt: skip
             assert got.fits.all()
@@ -62,12 +62,12 @@ def against_zigzag(generations: int) -> dict:
 
 def rate(repeat: int) -> dict:
     """Warm evaluations per wall second (all cores) and per CPU second, whole mapper included."""
-    from perfmodel.calibration import _zigzag as z
+    from perfmodel.calibration import zigzag as z
     from perfmodel.cost import OURS, ZIGZAG, map_operators
 
     rows, machines = zigzag_rows()
     at = [i for i, name in enumerate(rows["hardware"]) if name == "tpu_like"]
-    problems = z._stacked([z.row_problem(rows, i) for i in at])
+    problems = z.stacked([z.row_problem(rows, i) for i in at])
     machine = z.machine("tpu_like", machines["tpu_like"])
     found = {}
     for name, how in (("ours", OURS), ("zigzag", ZIGZAG)):
@@ -93,7 +93,7 @@ import jax, numpy as np
 sys.path.insert(0, {here!r})
 import mapper as m
 import perfmodel as pm
-from perfmodel.calibration import _zigzag as z
+from perfmodel.calibration import zigzag as z
 from perfmodel.cost import OURS, map_operators, problem
 from perfmodel.hardware import gemmini
 workload = pm.models.load("resnet50")

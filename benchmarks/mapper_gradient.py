@@ -98,16 +98,16 @@ def main() -> None:
     import jax
     import numpy as np
 
-    from perfmodel.calibration import _zigzag as z
+    from perfmodel.calibration import zigzag as z
     from perfmodel.cost import map_operators
-    from perfmodel.cost.nest._map_space import spaces
+    from perfmodel.cost.nest import spaces
 
     rows, machines = zigzag_rows()
     table = []
     for name in ("tpu_like", "eyeriss_like"):
         machine = z.machine(name, machines[name])
         for i in np.flatnonzero((rows["hardware"] == name) & np.isin(rows["layer"], LAYERS)):
-            problem = z._stacked([z.row_problem(rows, i)])
+            problem = z.stacked([z.row_problem(rows, i)])
             space = spaces(problem.sizes[:, 0], machine, UNROLL[name])
             ratios, seconds, budget = [], [[], []], 0
             for seed in range(args.seeds):

@@ -64,7 +64,7 @@ def predictor():
 
     import perfmodel as pm
     from perfmodel.cost import machine
-    from perfmodel.models._decoders import decoder
+    from perfmodel.models import decoder
     from perfmodel.training import TrainingConstants, training_shape, training_step
 
     dgx = machine(pm.systems.load("dgx-a100"))
@@ -131,7 +131,7 @@ def judged(predicted, measured, chosen) -> dict:
 def figure_1() -> dict:
     """Ours and the paper's GiB: matrices of the blocks with 18 bytes each parameter; activations of the blocks, 1F1B's
     first stage."""
-    from perfmodel.models._decoders import decoder
+    from perfmodel.models import decoder
     from perfmodel.training import layer_activation_bytes, training_shape
 
     made = {}
@@ -157,7 +157,7 @@ def steps_per_cpu_second(points: int) -> dict:
 
     import perfmodel as pm
     from perfmodel.cost import machine
-    from perfmodel.models._decoders import decoder
+    from perfmodel.models import decoder
     from perfmodel.training import training_shape, training_step
 
     dgx, shape = machine(pm.systems.load("dgx-a100")), training_shape(decoder("gpt3-175b").spec)

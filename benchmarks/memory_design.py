@@ -26,7 +26,7 @@ def random_search(system, costs, budgets, n: int = 60_000):
     import jax.numpy as jnp
     import numpy as np
 
-    from search.memory._model import compute_of, mix_s, prepared
+    from search.memory import compute_of, mix_s, prepared
 
     points, compute, rng = [prepared(r) for r in mix()], compute_of(system), np.random.default_rng(0)
     latency = jax.jit(jax.vmap(lambda x: mix_s(x, points, compute)))
@@ -46,8 +46,7 @@ def main() -> None:
 
     import perfmodel as pm
     from search import design_memory, memory_prices
-    from search.commands._memory import _text
-    from search.commands._memory_plot import plot_memory
+    from search.commands import memory_text, plot_memory
 
     system, requests = pm.systems.load(SYSTEM), mix()
     began = time.process_time()
@@ -76,10 +75,10 @@ def main() -> None:
                     divisions=60_000, cpu_s=random_s),
     )  # fmt: skip
     lines = [
-        _text(design, requests, SYSTEM),
+        memory_text(design, requests, SYSTEM),
         "",
         "with the same power instead of the same price:",
-        _text(power, requests, SYSTEM),
+        memory_text(power, requests, SYSTEM),
         "",
     ]
     lines += [f"{'budget, USD':>14}{'descent, ms':>14}{'best of 60,000 random':>24}"]

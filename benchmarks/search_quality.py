@@ -20,9 +20,7 @@ from _common import arguments, median, report
 import perfmodel as pm
 import search
 from perfmodel.workload import GraphBuilder, operator_row
-from search import hypervolume
-from search._evolve import random_population
-from search._objectives import costs
+from search import costs, hypervolume, random_population
 
 OBJECTIVES = ("throughput", "energy")
 

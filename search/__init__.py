@@ -9,6 +9,9 @@ if os.path.basename(sys.argv[0]) in ("perfmodel", "cli.py"):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from ._evolve import Population as Population
+from ._evolve import offspring as offspring
+from ._evolve import random_population as random_population
+from ._evolve import select as select
 from ._explore import RELAXED_STEP_EVALUATIONS as RELAXED_STEP_EVALUATIONS
 from ._explore import Front as Front
 from ._explore import Settings as Settings
@@ -18,14 +21,20 @@ from ._explore import explore_baseline as explore_baseline
 from ._explore import first_random as first_random
 from ._explore import monolithic as monolithic
 from ._objectives import OBJECTIVES as OBJECTIVES
+from ._objectives import costs as costs
+from ._pareto import crowding as crowding
 from ._pareto import dominates as dominates
 from ._pareto import front_of as front_of
 from ._pareto import hypervolume as hypervolume
 from ._pareto import ranks as ranks
+from ._partition import order_of as order_of
+from ._partition import relaxed_orders as relaxed_orders
+from ._partition import reordered as reordered
+from ._partition import search_partition as search_partition
 from ._space import Space as Space
-from .memory._design import MemoryDesign as MemoryDesign
-from .memory._design import design_memory as design_memory
-from .memory._model import ExpertRequest as ExpertRequest
-from .memory._model import Request as Request
-from .memory._prices import MemoryPrices as MemoryPrices
-from .memory._prices import memory_prices as memory_prices
+from .memory import ExpertRequest as ExpertRequest
+from .memory import MemoryDesign as MemoryDesign
+from .memory import MemoryPrices as MemoryPrices
+from .memory import Request as Request
+from .memory import design_memory as design_memory
+from .memory import memory_prices as memory_prices

@@ -18,7 +18,7 @@ DTYPES, TENSORS, BATCHES, CONTEXTS = ("bf16", "int8"), (1, 2, 4, 8), range(1, 12
 
 def latency_rows() -> list:
     """Rows of a time to the first token or per token."""
-    from perfmodel.calibration._llm_rows import read_rows
+    from perfmodel.calibration.llm import read_rows
 
     return [row for row in read_rows(DATA)[0] if row.quantity in QUANTITIES]
 
@@ -27,10 +27,10 @@ def our_answers(rows: list) -> list[float]:
     """Our predictions in the rows' unit, with the shipped constants."""
     import jax
 
-    from perfmodel.calibration import _llm
+    from perfmodel.calibration import llm
 
     with jax.enable_x64(True):
-        return [float(x) for x in _llm.predictions(rows)]
+        return [float(x) for x in llm.predictions(rows)]
 
 
 def ask(python: str, script: str, question):

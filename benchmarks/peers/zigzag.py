@@ -23,7 +23,7 @@ def main() -> None:
         sys.exit("zigzag.py: --zigzag-python is missing; see --help for how to make that environment")
     import numpy as np
 
-    from perfmodel.calibration import _zigzag as z
+    from perfmodel.calibration import zigzag as z
     from perfmodel.cost import ZIGZAG, map_operators
 
     rows, machines = zigzag_rows()
@@ -47,8 +47,8 @@ def main() -> None:
         sys.exit(f"zigzag.py: ZigZag failed: {child.stderr.strip().splitlines()[-1]}")
     theirs = json.loads(child.stdout.split("RESULT")[1])
     machine = z.machine("tpu_like", machines["tpu_like"])
-    problems = [z._stacked([z.row_problem(rows, i)]) for i in at]
-    drains = [np.asarray([z._nest("", rows, i)[1]]) for i in at]
+    problems = [z.stacked([z.row_problem(rows, i)]) for i in at]
+    drains = [np.asarray([z.row_nest("", rows, i)[1]]) for i in at]
 
     def ours(k):
         return map_operators(

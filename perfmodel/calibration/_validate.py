@@ -8,17 +8,17 @@ import jax
 from .._names import unknown_name
 from ._comparison import Comparison, figures
 
-# Kind -> module with `compare(path, parameters=None) -> list[Comparison]`, imported when it is asked for.
+# Kind -> module, or folder of modules, with `compare(path, parameters=None) -> list[Comparison]`, imported when it is asked for.
 KINDS: dict[str, str] = {
     "eyeriss": "perfmodel.calibration._eyeriss",
     "gemini-cost": "perfmodel.calibration._gemini_cost",
-    "gemmini-rtl": "perfmodel.calibration._gemmini_rtl",
-    "gpu-kernels": "perfmodel.calibration._gpu_kernels",
-    "llm": "perfmodel.calibration._llm",
-    "maestro": "perfmodel.calibration._maestro",
+    "gemmini-rtl": "perfmodel.calibration.gemmini_rtl",
+    "gpu-kernels": "perfmodel.calibration.gpu_kernels",
+    "llm": "perfmodel.calibration.llm",
+    "maestro": "perfmodel.calibration.maestro",
     "scalesim": "perfmodel.calibration._scalesim",
     "timeloop": "perfmodel.calibration._timeloop",
-    "zigzag": "perfmodel.calibration._zigzag",
+    "zigzag": "perfmodel.calibration.zigzag",
 }
 
 

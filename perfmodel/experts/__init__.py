@@ -10,8 +10,14 @@ from ._cache_rates import lru_hit_rate as lru_hit_rate
 from ._cache_rates import static_hit_rate as static_hit_rate
 from ._cache_rates import turns_hit_rate as turns_hit_rate
 from ._cache_rates import zipf as zipf
+from ._fit import Node as Node
+from ._fit import fit_host as fit_host
+from ._fit import fit_reference as fit_reference
+from ._fit import modelled_ratios as modelled_ratios
+from ._fit import published_rows as published_rows
 from ._footprint import RESIDENCIES as RESIDENCIES
 from ._footprint import Footprint as Footprint
+from ._footprint import copy_s as copy_s
 from ._footprint import default_residency as default_residency
 from ._footprint import footprint as footprint
 from ._footprint import hit_rate as hit_rate

@@ -36,6 +36,7 @@ from ._technology import technology as technology
 __all__ = [
     "ARRAY_DIMS", "DATAFLOWS", "DIRECTIONS", "LEVELS", "NODES", "OPERANDS", "PACKAGINGS", "RETICLE_MM2", "TECHNOLOGIES",
     "YIELD_MODELS", "Chiplets", "Gpu", "Hierarchy", "Memory", "MemoryTiers", "Package", "Packaging", "Port", "System", "Technology",
-    "energies", "gemmini", "gpu", "gpu_names", "hierarchy", "mesh", "packaging", "stack_chiplets", "stack_gpus", "switch", "systems",
-    "technology",
+    "energies", "gemmini", "gpu", "gpu_names", "hierarchy", "mesh", "packaging", "quantity", "stack_chiplets", "stack_gpus", "switch",
+    "systems", "technology",
 ]  # fmt: skip
+from ._quantity import quantity as quantity

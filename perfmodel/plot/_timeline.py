@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Colour of every class of operators (Okabe and Ito 2008, and a brown).
-_COLOURS = dict(zip(CLASSES, (
+CLASS_COLOURS = dict(zip(CLASSES, (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#F0E442", "#E69F00", "#56B4E9", "#000000", "#8C564B",
 ), strict=True))  # fmt: skip
 WAYS = ("network", "memory")
@@ -129,7 +129,7 @@ def _busy(ax, bars: list[tuple[float, float, int]], base: float) -> None:
         if not (spans and abs(end - spans[-1][0]) <= 1e-6 * end):
             until = end
         spans.append((begin, until - begin))
-        colours.append(_COLOURS[_class(kind)])
+        colours.append(CLASS_COLOURS[_class(kind)])
     ax.broken_barh(spans[::-1], (base, _BAR), facecolors=colours[::-1], linewidth=0, snap=False)
 
 
@@ -161,6 +161,6 @@ def _legend(fig, workload: Workload) -> None:
     from matplotlib.patches import Patch
 
     present = {_class(int(kind)) for kind in np.unique(workload.operators.kind)}
-    handles = [Patch(color=colour, label=name) for name, colour in _COLOURS.items() if name in present]
+    handles = [Patch(color=colour, label=name) for name, colour in CLASS_COLOURS.items() if name in present]
     handles.append(Patch(color=_TRANSFER, alpha=0.45, label="transfer"))
     fig.legend(handles=handles, loc="outside right upper", fontsize=9, frameon=False)

@@ -4,7 +4,10 @@ from ._operators import ENERGY as ENERGY
 from ._operators import OperatorReport as OperatorReport
 from ._operators import operator_report as operator_report
 from ._sensitivity import METRICS as METRICS
+from ._sensitivity import STEPPING as STEPPING
 from ._sensitivity import Sensitivities as Sensitivities
+from ._sensitivity import parameters as parameters
+from ._sensitivity import scaled as scaled
 from ._sensitivity import sensitivities as sensitivities
 from ._text import ORDERS as ORDERS
 from ._text import operators_text as operators_text

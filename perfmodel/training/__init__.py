@@ -2,8 +2,10 @@
 
 from ._memory import TrainingMemory as TrainingMemory
 from ._memory import layer_activation_bytes as layer_activation_bytes
+from ._memory import training_memory as training_memory
 from ._plan import TrainingPlan as TrainingPlan
 from ._plan import least_devices as least_devices
+from ._plan import published_plan as published_plan
 from ._plan import train as train
 from ._plan import usual_plan as usual_plan
 from ._shape import TrainingShape as TrainingShape

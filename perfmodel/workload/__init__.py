@@ -12,7 +12,10 @@ from ._fusion import coarsen as coarsen
 from ._fusion import fuse as fuse
 from ._fusion import fusion_of as fusion_of
 from ._fusion import intensity as intensity
+from ._fusion_rules import ALL as ALL
 from ._fusion_rules import BACKENDS as BACKENDS
+from ._fusion_rules import needs as needs
+from ._fusion_rules import rules_by_kind as rules_by_kind
 from ._graph import MIXES as MIXES
 from ._graph import GraphBuilder as GraphBuilder
 from ._graph import Workload as Workload
@@ -24,4 +27,5 @@ from ._operators import MATRIX_KINDS as MATRIX_KINDS
 from ._operators import Operators as Operators
 from ._operators import exact_macs as exact_macs
 from ._operators import operator_row as operator_row
+from ._operators import stack_operators as stack_operators
 from ._training import training_step as training_step

@@ -61,7 +61,7 @@ def memory_designed(a) -> tuple[dict, str]:
     answer |= dict(system=a.system, mix=[request._asdict() for request in mix])
     if a.out:
         _write(a.out, design, answer)
-    return answer, _text(design, mix, a.system)
+    return answer, memory_text(design, mix, a.system)
 
 
 def _asked(flag: str, text: str, kind):
@@ -86,7 +86,7 @@ def _asked(flag: str, text: str, kind):
     return kind(model=model, **values)
 
 
-def _text(d, mix, system: str) -> str:
+def memory_text(d, mix, system: str) -> str:
     from ..memory._prices import TIERS
 
     money = d.unit == "usd"

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perfmodel.calibration import compare, relative_errors, validate
-from perfmodel.calibration._eyeriss import TYPICAL_ZEROS, run_length_ratio
+from perfmodel.calibration import TYPICAL_ZEROS, compare, relative_errors, run_length_ratio, validate
 
 FILE = Path(__file__).parents[1] / "data" / "eyeriss.json"
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from perfmodel.calibration._fit import fit
+from perfmodel.calibration import fit
 from perfmodel.cost import GemmParameters, gemm_s
 from perfmodel.hardware import gpu
 

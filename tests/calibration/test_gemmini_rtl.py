@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from perfmodel.calibration import compare, read_table
-from perfmodel.calibration._gemmini_rtl import (
+from perfmodel.calibration.gemmini_rtl import (
     COLUMNS,
     GemminiRtl,
     RtlWork,

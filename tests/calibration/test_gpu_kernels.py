@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from perfmodel.calibration import KINDS, validate
-from perfmodel.calibration._kernel_rows import QUANTITIES, predicted_s, read_groups
-from perfmodel.cost.kernels._constants import FAMILIES, constants, flat, read_entries
+from perfmodel.calibration.gpu_kernels import QUANTITIES, predicted_s, read_groups
+from perfmodel.cost.kernels import FAMILIES, constants, flat, read_entries
 from search.cli import main
 
 DATA = Path(__file__).parents[1] / "data" / "gpu_kernels.csv"
@@ -122,7 +122,7 @@ def test_predictions_are_positive_with_defaults():
 
 
 def test_kind_is_known():
-    assert KINDS["gpu-kernels"] == "perfmodel.calibration._gpu_kernels"
+    assert KINDS["gpu-kernels"] == "perfmodel.calibration.gpu_kernels"
 
 
 @pytest.mark.parametrize("cells, said", [

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 import perfmodel as pm
-from perfmodel.calibration import _llm as llm
-from perfmodel.calibration import compare, figures, left_out
-from perfmodel.calibration._llm_rows import read_rows
+from perfmodel.calibration import compare, figures, left_out, llm
+from perfmodel.calibration.llm import read_rows
 from perfmodel.cost import formats, machine
 from perfmodel.models import decoder
 from perfmodel.serving import Library, Point, serve

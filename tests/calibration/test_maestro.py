@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from perfmodel.calibration import compare, read_table, validate
-from perfmodel.calibration._maestro import COLUMNS, HOW, maestro_cost
-from perfmodel.calibration._maestro_dataflows import DATAFLOWS, Layer, machine
+from perfmodel.calibration.maestro import COLUMNS, DATAFLOWS, HOW, Layer, machine, maestro_cost
 from perfmodel.cost import DIMS, Problem, loopnest_cost
 
 ROWS = Path(__file__).parents[1] / "data" / "maestro.csv"

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perfmodel.calibration import compare, read_table
-from perfmodel.calibration._timeloop import parse_mapping
+from perfmodel.calibration import compare, parse_mapping, read_table
 
 DATA = Path(__file__).parents[1] / "data" / "timeloop.csv"
 

@@ -14,8 +14,7 @@ import perfmodel as pm
 from perfmodel._numerics import ceil_divide
 from perfmodel.cost import on_chip
 from perfmodel.hardware import DATAFLOWS
-from perfmodel.workload import operator_row
-from perfmodel.workload._operators import stack_operators
+from perfmodel.workload import operator_row, stack_operators
 
 CODE = {name: code for code, name in enumerate(DATAFLOWS)}
 

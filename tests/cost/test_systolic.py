@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 import perfmodel as pm
 from perfmodel.cost import on_chip, operator_cost
 from perfmodel.hardware import DATAFLOWS
-from perfmodel.workload import operator_row
-from perfmodel.workload._operators import stack_operators
+from perfmodel.workload import operator_row, stack_operators
 
 FLOWS = ("os-systolic", "ws-systolic", "is-systolic")
 

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 import perfmodel as pm
 from perfmodel.cost import operator_cost, with_sub_batch
 from perfmodel.hardware import DATAFLOWS
-from perfmodel.workload import operator_row
-from perfmodel.workload._operators import stack_operators
+from perfmodel.workload import operator_row, stack_operators
 
 COSTS = (
     "compute_s", "transfer_s", "fill_s", "onchip_j", "weight_bytes", "input_refetch", "weight_refetch", "working_bytes",

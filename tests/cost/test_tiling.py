@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 import perfmodel as pm
 from perfmodel.cost import tiling
-from perfmodel.workload import operator_row
-from perfmodel.workload._operators import stack_operators
+from perfmodel.workload import operator_row, stack_operators
 
 
 def chip(buffer, rows=64, columns=64):

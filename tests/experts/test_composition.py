@@ -11,25 +11,28 @@ import numpy as np
 import pytest
 
 import perfmodel as pm
-from perfmodel.cost import machine
-from perfmodel.cost._formats import formats
+from perfmodel.cost import formats, machine
 from perfmodel.experts import (
     ExpertService,
+    Node,
     batch_latency_s,
     cache_hits,
+    copy_s,
     default_residency,
+    fit_host,
+    fit_reference,
     footprint,
     hit_rate,
     model_times,
+    modelled_ratios,
+    published_rows,
     request_s,
     running_tier,
     zipf_trace,
 )
-from perfmodel.experts._fit import Node, fit_host, fit_reference, modelled_ratios, published_rows
-from perfmodel.experts._footprint import copy_s
 from perfmodel.hardware import MemoryTiers
-from perfmodel.models._decoders import decoder
-from perfmodel.serving._llm import Point, serve
+from perfmodel.models import decoder
+from perfmodel.serving import Point, serve
 
 PAPER = Path(__file__).parents[1] / "data" / "sn40l.json"
 SYSTEMS = ("sn40l-node", "dgx-a100", "dgx-h100")

@@ -6,9 +6,8 @@ import pytest
 import yaml
 
 import perfmodel as pm
-from perfmodel.cost.kernels._columns import as_gpu
-from perfmodel.hardware import DATAFLOWS, gpu
-from perfmodel.hardware import _config as systems
+from perfmodel.cost.kernels import as_gpu
+from perfmodel.hardware import DATAFLOWS, gpu, systems
 
 SHEETS = {"a100-40gb": "A100-SXM-40GB", "a100-80gb": "A100-SXM-80GB", "h100-80gb": "H100-SXM-80GB", "h200": "H200-SXM-141GB",
           "b200": "B200-SXM", "l40s": "L40S"}  # fmt: skip

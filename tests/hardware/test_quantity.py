@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfmodel.hardware._quantity import quantity
+from perfmodel.hardware import quantity
 
 
 @pytest.mark.parametrize("text, dimension, si", [

@@ -8,8 +8,7 @@ import pytest
 import yaml
 
 import perfmodel as pm
-from perfmodel.hardware import DATAFLOWS
-from perfmodel.hardware import _config as systems
+from perfmodel.hardware import DATAFLOWS, systems
 
 MAC_J = 0.56e-12
 

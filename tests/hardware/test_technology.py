@@ -10,9 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import perfmodel as pm
-from perfmodel.hardware import TECHNOLOGIES, packaging, technology
-from perfmodel.hardware import _config as systems
-from perfmodel.hardware import _energy_table as energies
+from perfmodel.hardware import TECHNOLOGIES, energies, packaging, systems, technology
 
 PJ = 1e-12
 close = functools.partial(pytest.approx, abs=0.0)  # picojoules are below the usual absolute tolerance

@@ -10,9 +10,7 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 
 import perfmodel as pm
-from perfmodel.plot import plot_front, plot_schedule
-from perfmodel.plot._pareto import engineering
-from perfmodel.plot._timeline import _COLOURS
+from perfmodel.plot import CLASS_COLOURS, engineering, plot_front, plot_schedule
 from perfmodel.schedule import Schedule, timeline
 from perfmodel.workload import CLASSES, KINDS, GraphBuilder, operator_row
 
@@ -171,7 +169,7 @@ def test_bars_reach_from_the_first_start_to_the_last_finish(tmp_path, small):
 def test_every_kind_of_operator_has_one_colour():
     listed = [kind for kinds in CLASSES.values() for kind in kinds]
     assert sorted(listed) == sorted(KINDS)
-    assert len(set(_COLOURS.values())) == len(CLASSES)
+    assert len(set(CLASS_COLOURS.values())) == len(CLASSES)
 
 
 @pytest.mark.parametrize(

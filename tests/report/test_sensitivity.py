@@ -8,8 +8,7 @@ import pytest
 
 import perfmodel as pm
 from perfmodel.plot import plot_sensitivities
-from perfmodel.report import METRICS, sensitivities, sensitivities_text
-from perfmodel.report._sensitivity import STEPPING, parameters, scaled
+from perfmodel.report import METRICS, STEPPING, parameters, scaled, sensitivities, sensitivities_text
 
 ALL = tuple(METRICS)
 

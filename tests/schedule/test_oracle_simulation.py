@@ -6,8 +6,7 @@ import pytest
 from oracles.event_simulation import Costs, simulate_latency, simulate_throughput
 
 import perfmodel as pm
-from perfmodel.workload._graph import GraphBuilder
-from perfmodel.workload._operators import operator_row
+from perfmodel.workload import GraphBuilder, operator_row
 
 US, MS = 1e-6, 1e-3
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import search
-from search._pareto import crowding
+from search import crowding
 
 
 def brute_ranks(costs):

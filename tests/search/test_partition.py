@@ -7,7 +7,7 @@ from oracles.spatial_brute_force import is_convex, partitions
 
 from perfmodel.schedule.spatial import Fabric, best_chain, execution, groups, program
 from perfmodel.workload import GraphBuilder, operator_row
-from search._partition import order_of, relaxed_orders, reordered, search_partition
+from search import order_of, relaxed_orders, reordered, search_partition
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,7 @@ import pytest
 
 import perfmodel as pm
 import search
-from search._evolve import Population, offspring, random_population, select
-from search._objectives import costs
+from search import Population, costs, offspring, random_population, select
 
 OBJECTIVES = ("throughput", "energy")
 

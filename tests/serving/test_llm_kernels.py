@@ -3,7 +3,7 @@
 import pytest
 
 import perfmodel as pm
-from perfmodel.models._decoders import decoder, decoders
+from perfmodel.models import decoder, decoders
 from perfmodel.serving._kernel_list import Attention, Gemm, Mixture, Slice, ends, kinds, layer
 from perfmodel.serving._storage import device_kv_share, device_weight_bytes, kv_bytes_per_token, weight_bytes
 

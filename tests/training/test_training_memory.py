@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 import perfmodel as pm
-from perfmodel.models._decoders import decoder
-from perfmodel.training import layer_activation_bytes, training_shape
-from perfmodel.training._memory import training_memory
+from perfmodel.models import decoder
+from perfmodel.training import layer_activation_bytes, training_memory, training_shape
 
 GIB = 2**30
 # name: microbatch, width, heads, layers, pipeline stages, interleaving; parameters and optimizer in GiB, activations in GiB

@@ -9,9 +9,17 @@ import pytest
 
 import perfmodel as pm
 from perfmodel.cost import machine
-from perfmodel.models._decoders import decoder
-from perfmodel.training import FITTED, TrainingConstants, TrainingPlan, train, training_shape, training_step
-from perfmodel.training._plan import published_plan, usual_plan
+from perfmodel.models import decoder
+from perfmodel.training import (
+    FITTED,
+    TrainingConstants,
+    TrainingPlan,
+    published_plan,
+    train,
+    training_shape,
+    training_step,
+    usual_plan,
+)
 
 PARTS = ("forward_s", "backward_s", "recompute_s", "tensor_collectives_s", "bubble_s", "point_to_point_s",
          "gradient_collectives_s", "optimizer_s")  # fmt: skip

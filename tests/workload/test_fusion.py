@@ -7,8 +7,19 @@ from hypothesis import strategies as st
 
 import perfmodel as pm
 from perfmodel.models import Net
-from perfmodel.workload import BACKENDS, KINDS, GraphBuilder, coarsen, fuse, fusion_of, intensity, operator_row
-from perfmodel.workload._fusion_rules import ALL, needs, rules_by_kind
+from perfmodel.workload import (
+    ALL,
+    BACKENDS,
+    KINDS,
+    GraphBuilder,
+    coarsen,
+    fuse,
+    fusion_of,
+    intensity,
+    needs,
+    operator_row,
+    rules_by_kind,
+)
 
 FUSING = [name for name in BACKENDS if name != "none"]
 

@@ -5,8 +5,7 @@ import pytest
 
 import perfmodel as pm
 from perfmodel.models import Net
-from perfmodel.workload import KINDS, GraphBuilder, exact_macs, operator_row
-from perfmodel.workload._training import training_step
+from perfmodel.workload import KINDS, GraphBuilder, exact_macs, operator_row, training_step
 
 LEARNT = {  # models whose first weights are fed by tables: nothing to save
     "gpt2": {}, "bert-base": {"seq_len": 64}, "llama-2-7b": {"seq_len": 16}, "deepseek-v3": {"seq_len": 16},

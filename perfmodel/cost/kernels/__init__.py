@@ -1,1 +1,35 @@
 """Kernels of GPU libraries: their times from fitted constants, and the columns of the cost table that they fill."""
+
+from ._attention import DecodeParameters as DecodeParameters
+from ._attention import PrefillParameters as PrefillParameters
+from ._attention import decode_attention_s as decode_attention_s
+from ._attention import prefill_attention_s as prefill_attention_s
+from ._collective import COLLECTIVES as COLLECTIVES
+from ._collective import CollectiveParameters as CollectiveParameters
+from ._collective import collective_s as collective_s
+from ._columns import GpuKernels as GpuKernels
+from ._columns import as_gpu as as_gpu
+from ._columns import gpu_kernels as gpu_kernels
+from ._columns import kernel_s as kernel_s
+from ._columns import onchip_j as onchip_j
+from ._constants import FAMILIES as FAMILIES
+from ._constants import SHIPPED as SHIPPED
+from ._constants import Entry as Entry
+from ._constants import constants as constants
+from ._constants import flat as flat
+from ._constants import read_entries as read_entries
+from ._constants import write_entries as write_entries
+from ._elementwise import ElementwiseParameters as ElementwiseParameters
+from ._elementwise import elementwise_s as elementwise_s
+from ._gemm import GemmParameters as GemmParameters
+from ._gemm import SmoothRooflineParameters as SmoothRooflineParameters
+from ._gemm import gemm_s as gemm_s
+from ._gemm import plain_roofline_s as plain_roofline_s
+from ._gemm import smooth_roofline_s as smooth_roofline_s
+from ._moe import MoeParameters as MoeParameters
+from ._moe import expert_loads as expert_loads
+from ._moe import moe_s as moe_s
+from ._parts import PRECISIONS as PRECISIONS
+from ._parts import Precision as Precision
+from ._parts import precision as precision
+from ._parts import slowdown_at_power_limit as slowdown_at_power_limit

@@ -1,1 +1,34 @@
-"""Loop nests: what they count and cost, the mapper that searches for them, the columns of the cost table that they fill."""
+"""Loop nests: what they count and cost, the mapper that searches for them. What they fill of the cost table is listed above, in `cost`."""
+
+from ._chiplet_machine import chains as chains
+from ._chiplet_machine import chiplet_machine as chiplet_machine
+from ._chiplet_machine import unrolling as unrolling
+from ._cost import NestCost as NestCost
+from ._cost import loopnest_cost as loopnest_cost
+from ._counts import Counts as Counts
+from ._counts import counts as counts
+from ._map_space import SLOTS as SLOTS
+from ._map_space import decoded as decoded
+from ._map_space import prime_factors as prime_factors
+from ._map_space import random_genomes as random_genomes
+from ._map_space import spaces as spaces
+from ._mapper import OBJECTIVES as OBJECTIVES
+from ._mapper import Mapping as Mapping
+from ._mapper import children as children
+from ._mapper import map_operators as map_operators
+from ._nest import DIMS as DIMS
+from ._nest import OURS as OURS
+from ._nest import TIMELOOP as TIMELOOP
+from ._nest import ZIGZAG as ZIGZAG
+from ._nest import Conventions as Conventions
+from ._nest import LoopNest as LoopNest
+from ._nest import Problem as Problem
+from ._nest import loop_nest as loop_nest
+from ._nest import problem as problem
+from ._row_stationary import RowMapping as RowMapping
+from ._row_stationary import RowStationary as RowStationary
+from ._row_stationary import filling_mapping as filling_mapping
+from ._row_stationary import row_stationary_cost as row_stationary_cost
+from ._row_stationary_search import best_row_mapping as best_row_mapping
+from ._row_stationary_search import row_mappings as row_mappings
+from ._text import nest_text as nest_text

@@ -117,7 +117,7 @@ def _evolve(problems, many, start, seeds, drains, machine, weights, how: Convent
             keep = jnp.argsort(both[0])[:n]
             merged = Genome(*(jnp.concatenate(x, axis=-1)[..., keep] for x in zip(parents, candidates, strict=True)))
             levels, costs = jnp.concatenate([levels, nest.level], axis=-1)[..., keep], both[:, keep]
-            return ((merged, levels), costs, _children(merged, costs[0], key)), None
+            return ((merged, levels), costs, children(merged, costs[0], key)), None
 
         n = genome.factor.shape[-1]
         levels = jnp.zeros((3, SLOTS, n), jnp.int8)
@@ -131,7 +131,7 @@ def _evolve(problems, many, start, seeds, drains, machine, weights, how: Convent
     return jax.lax.map(task, (problems, many, start, seeds, drains))
 
 
-def _children(genome: Genome, score, key) -> Genome:
+def children(genome: Genome, score, key) -> Genome:
     """One child a place: a copy of the better of two parents, changed in up to `_MUTATIONS` places."""
     n = score.shape[0]
     # random numbers cost as much as counting: every word gives four draws of eight bits

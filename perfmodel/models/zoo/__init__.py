@@ -25,6 +25,9 @@ from . import (
     _vit,
     _yolo,
 )
+from ._experts import expert_loads as expert_loads
+from ._records import Transformer as Transformer
+from ._transformer import language_model as language_model
 
 _FAMILIES = (
     _alphafold, _bert, _bloom, _deepseek, _diffusion, _dlrm, _falcon, _gpt2, _gpt3, _inception, _llama, _llava,

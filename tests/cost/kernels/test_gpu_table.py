@@ -12,12 +12,10 @@ from compiled import evaluate
 
 import perfmodel as pm
 from perfmodel.cost import ElementwiseParameters, GemmParameters, elementwise_s, gemm_s, map_workload
-from perfmodel.cost.kernels._columns import GpuKernels, as_gpu, gpu_kernels, kernel_s, onchip_j
-from perfmodel.cost.kernels._constants import Entry, constants, write_entries
+from perfmodel.cost.kernels import Entry, GpuKernels, as_gpu, constants, gpu_kernels, kernel_s, onchip_j, write_entries
 from perfmodel.hardware import DATAFLOWS, gpu
 from perfmodel.schedule import Schedule, evaluate_many
-from perfmodel.workload import GraphBuilder, operator_row
-from perfmodel.workload._operators import stack_operators
+from perfmodel.workload import GraphBuilder, operator_row, stack_operators
 from search import cli
 
 NAME = "A100-SXM-80GB"

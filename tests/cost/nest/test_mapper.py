@@ -10,8 +10,7 @@ import pytest
 
 import perfmodel as pm
 from perfmodel.cost import OURS, Problem, loop_nest, loopnest_cost, map_operators, map_workload, nest_text
-from perfmodel.cost.nest._map_space import SLOTS, decoded, prime_factors, random_genomes, spaces
-from perfmodel.cost.nest._mapper import _children
+from perfmodel.cost.nest import SLOTS, children, decoded, prime_factors, random_genomes, spaces
 from perfmodel.hardware import gemmini
 
 UNROLL = {0: [("C",)], 1: [("K",)]}
@@ -43,7 +42,7 @@ def test_genomes_keep_the_bounds_through_generations(machine):
     space = spaces([1, 1, 64, 48, 30, 1, 1, 1], machine, UNROLL)[0]
     genome = jax.tree.map(jnp.asarray, random_genomes(space, 33, np.random.default_rng(0)))
     for seed in range(5):
-        genome = _children(genome, jnp.arange(33.0), jax.random.key(seed))
+        genome = children(genome, jnp.arange(33.0), jax.random.key(seed))
         for d in range(8):
             bound = jnp.prod(jnp.where(genome.dim == d, genome.factor, 1.0), axis=0)
             np.testing.assert_allclose(bound, space.bounds[d])

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 import perfmodel as pm
 from perfmodel.cost import RowMapping, best_row_mapping, on_chip, row_mappings, row_stationary_cost
-from perfmodel.cost.nest._row_stationary import filling_mapping
-from perfmodel.workload import operator_row
-from perfmodel.workload._operators import stack_operators
+from perfmodel.cost.nest import filling_mapping
+from perfmodel.workload import operator_row, stack_operators
 
 
 @pytest.fixture(scope="module")

@@ -57,20 +57,20 @@ def test_a_long_scan_is_folded_with_the_same_macs(length):
     assert w.operators.out_elements[kinds(w).index("tanh")] == length * 8 * 16
 
 
-def test_folded_and_unrolled_count_the_same(monkeypatch):
-    """An LSTM of 9 steps: sums over all rows agree whether the loop is unrolled or folded; shared weights are stored once."""
+def test_folded_and_unrolled_count_the_same():
+    """LSTMs of 9, 10 (unrolled) and 1000 steps (folded): sums over all rows grow by the same with every step; shared weights are
+    stored once."""
     p = {"x": S(16, 128), "h": S(32, 128), "b": S(128)}
-    unrolled = pm.import_jax(lstm, p, S(9, 4, 16), parameters=0)
-    monkeypatch.setattr("perfmodel.models.importers._jaxpr._control.MOST_ROWS", 10)
+    unrolled, longer = (pm.import_jax(lstm, p, S(steps, 4, 16), parameters=0) for steps in (9, 10))
     with pytest.warns(ImportedModelWarning, match="too many to unroll"):
-        folded = pm.import_jax(lstm, p, S(9, 4, 16), parameters=0)
-    assert unrolled.macs == folded.macs == 9 * 4 * (16 + 32) * 128
+        folded = pm.import_jax(lstm, p, S(1000, 4, 16), parameters=0)
+    assert unrolled.macs == 9 * 4 * (16 + 32) * 128 and folded.macs == 1000 * 4 * (16 + 32) * 128
     assert unrolled.parameters == folded.parameters == (16 + 32 + 1) * 128
     assert folded.n_operators * 9 == unrolled.n_operators
-    for amount in ("out_elements", "lane_ops"):
-        assert getattr(folded.operators, amount).sum() == getattr(unrolled.operators, amount).sum()
     # the first carried state is a constant: nothing to read in the first pass; else elements read agree
-    assert folded.operators.in_elements.sum() == unrolled.operators.in_elements.sum()
+    for amount in ("out_elements", "lane_ops", "in_elements"):
+        first, second, last = (getattr(w.operators, amount).sum() for w in (unrolled, longer, folded))
+        assert last == first + 991 * (second - first)
     check_bytes(unrolled)
 
 
@@ -119,16 +119,15 @@ def test_nested_scans():
     assert w.macs == 5000 * 6000 * 4 * 64 and w.parameters == 5000 * 6000 * 64 and w.n_operators == 1
 
 
-def test_what_only_the_next_pass_needs_is_kept(monkeypatch):
+def test_what_only_the_next_pass_needs_is_kept():
     """A folded loop with two carries: the first is needed for the second only."""
 
     def f(x, weight):
-        return lax.fori_loop(0, 50, lambda i, c: (c[0] @ weight, c[1] + c[0]), (x, x))[1]
+        return lax.fori_loop(0, 5000, lambda i, c: (c[0] @ weight, c[1] + c[0]), (x, x))[1]
 
-    monkeypatch.setattr("perfmodel.models.importers._jaxpr._control.MOST_ROWS", 10)
     with pytest.warns(ImportedModelWarning):
         w = pm.import_jax(f, S(8, 8), S(8, 8), parameters=1)
-    assert w.macs == 50 * 8**3
+    assert w.macs == 5000 * 8**3
 
 
 def gpt(p, tokens, heads=12):

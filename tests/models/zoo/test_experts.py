@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import perfmodel as pm
-from perfmodel.models.zoo._experts import expert_loads
+from perfmodel.models.zoo import expert_loads
 
 
 @given(st.integers(1, 5000), st.integers(1, 300), st.floats(0, 8, allow_nan=False), st.data())

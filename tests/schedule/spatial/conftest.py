@@ -41,8 +41,7 @@ def graph():
 @pytest.fixture(scope="session")
 def llama_block():
     """Two blocks of a llama-like decoder in prefill: 512 tokens, 8 heads."""
-    from perfmodel.models.zoo._records import Transformer
-    from perfmodel.models.zoo._transformer import language_model
+    from perfmodel.models.zoo import Transformer, language_model
 
     spec = Transformer(vocabulary=1000, width=512, layers=2, heads=8, hidden=1024, rotary=64)
     return language_model("two-blocks", spec, dtype="bf16", seq_len=512)

@@ -7,8 +7,7 @@ import pytest
 import perfmodel as pm
 from perfmodel.cost import machine
 from perfmodel.models import decoder
-from perfmodel.serving import Request
-from perfmodel.serving._request_checks import checked
+from perfmodel.serving import Request, checked
 from search.cli import main
 
 KEYS = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from perfmodel.workload import fuse
-from search.commands._schedule_file import load_schedule
+from search.commands import load_schedule
 
 
 @pytest.fixture

@@ -11,9 +11,7 @@ from oracles import memory_design as oracle
 import perfmodel as pm
 import search
 from search import ExpertRequest, Request, cli
-from search.memory._design import gradient
-from search.memory._model import compute_of, mix_s, own_tiers, prepared, request_s
-from search.memory._prices import memory_prices
+from search.memory import compute_of, gradient, memory_prices, mix_s, own_tiers, prepared, request_s
 
 LANGUAGE = Request("gpt2", prompt=256, new_tokens=32, batch=2)
 EXPERTS = ExpertRequest("gpt2", experts=60, popularity=0.8, prompt=64, new_tokens=16, batch=3, weight=2.0)

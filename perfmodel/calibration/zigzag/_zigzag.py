@@ -6,10 +6,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ..cost import ZIGZAG, Conventions, LoopNest, NestCost, Problem, loop_nest, loopnest_cost
-from ..hardware import DIRECTIONS, OPERANDS, Hierarchy, Memory, Port, hierarchy
-from ._comparison import Comparison
-from ._table_file import JSON, Column, read_table
+from ...cost import ZIGZAG, Conventions, LoopNest, NestCost, Problem, loop_nest, loopnest_cost
+from ...hardware import DIRECTIONS, OPERANDS, Hierarchy, Memory, Port, hierarchy
+from .._comparison import Comparison
+from .._table_file import JSON, Column, read_table
 
 MACHINES_FILE = "zigzag_hardware.json"  # beside the CSV
 _SLOTS, _UNROLLED = 8, 6
@@ -17,7 +17,7 @@ _CONV = {"B": "N", "K": "K", "C": "C", "G": "G", "OY": "P", "OX": "Q", "FY": "R"
 _GEMM = {"B": "P", "D": "P", "K": "K", "C": "C", "D0": "P", "D1": "K", "D2": "C"}
 # The tool adds the time to empty a systolic array for this machine only, and no file says which are systolic.
 _SYSTOLIC = ("tpu_like",)
-_COLUMNS = {
+COLUMNS = {
     "hardware": str, "workload": str, "layer": str, "layer_type": Column(str, allowed=("Conv", "Gemm")), "dims": JSON,
     "stride": Column(float, optional=True, least=1), "weight_bits": int, "input_bits": int, "partial_sum_bits": int,
     "output_bits": int, "spatial_mapping": JSON, "temporal_mapping": JSON, "latency_total_cycles": float,
@@ -30,7 +30,7 @@ def compare(path: str | Path, parameters: str | Path | None = None) -> list[Comp
     """Words of every memory, energy and latency, by machine; latency also apart for rows whose latency can be used.
 
     The machines stand in `zigzag_hardware.json` beside the file. `parameters` are not used. Raises ValueError naming the row."""
-    rows = read_table(path, _COLUMNS)
+    rows = read_table(path, COLUMNS)
     machines = load_machines(Path(path).with_name(MACHINES_FILE))
     cost = zigzag_cost(path, rows, machines)
     names = list(rows["hardware"])
@@ -66,10 +66,10 @@ def zigzag_cost(path, rows, machines: dict, how: Conventions = ZIGZAG) -> NestCo
             raise ValueError(
                 f"{path}: row {i + 1}, column hardware is {name!r}; {MACHINES_FILE} has: {', '.join(built)}"
             )
-    problems = _stacked([row_problem(rows, i) for i in range(n)])
-    nests, drains = zip(*(_nest(f"{path}: row {i + 1}", rows, i) for i in range(n)), strict=True)
-    many = _stacked([built[name] for name in rows["hardware"]])
-    return _cost(problems, _stacked(nests), many, np.asarray(drains), how)
+    problems = stacked([row_problem(rows, i) for i in range(n)])
+    nests, drains = zip(*(row_nest(f"{path}: row {i + 1}", rows, i) for i in range(n)), strict=True)
+    many = stacked([built[name] for name in rows["hardware"]])
+    return _cost(problems, stacked(nests), many, np.asarray(drains), how)
 
 
 _cost = jax.jit(lambda p, nest, m, drain, how: loopnest_cost(p, nest, m, how, drain), static_argnames="how")
@@ -146,7 +146,7 @@ def row_problem(rows, i: int) -> Problem:
     )  # fmt: skip
 
 
-def _nest(where: str, rows, i: int) -> tuple[LoopNest, float]:
+def row_nest(where: str, rows, i: int) -> tuple[LoopNest, float]:
     names = _CONV if rows["layer_type"][i] == "Conv" else _GEMM
     loops = {t: _levels(rows["temporal_mapping"][i][t]) for t in OPERANDS}
     if not [x[:2] for x in loops["W"]] == [x[:2] for x in loops["I"]] == [x[:2] for x in loops["O"]]:
@@ -179,5 +179,6 @@ def _levels(mapping: list) -> list[tuple[str, float, int]]:
     return [(dim, factor, level) for level, loops in enumerate(mapping) for dim, factor in loops]
 
 
-def _stacked(items):
+def stacked(items):
+    """Problems, or nests, side by side on a last axis."""
     return jax.tree.map(lambda *leaves: np.stack(leaves, axis=-1), *items)

@@ -10,15 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._names import unknown_name
-from ..cost.kernels import _attention as attention
-from ..cost.kernels import _collective as collective
-from ..cost.kernels import _elementwise as elementwise
-from ..cost.kernels import _gemm as gemm
-from ..cost.kernels import _moe as moe
-from ..cost.kernels._parts import PRECISIONS
-from ..hardware import gpu_names, stack_gpus
-from ._table_file import Column, Optional, read_table
+from ..._names import unknown_name
+from ...cost.kernels import _attention as attention
+from ...cost.kernels import _collective as collective
+from ...cost.kernels import _elementwise as elementwise
+from ...cost.kernels import _gemm as gemm
+from ...cost.kernels import _moe as moe
+from ...cost.kernels._parts import PRECISIONS
+from ...hardware import gpu_names, stack_gpus
+from .._table_file import Column, Optional, read_table
 
 _FLOATS = ("n_gpus", "M", "N", "K", "batch", "q_len", "kv_len", "n_heads", "n_kv_heads", "head_dim", "message_bytes",
            "moe_expert_parallel", "moe_top_k", "moe_experts")  # fmt: skip

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..cost.kernels._constants import FAMILIES, Entry, constants, flat, rebuilt, write_entries
-from ._comparison import Comparison
-from ._fit import Fit, fit
-from ._kernel_rows import QUANTITIES, Group, predicted_s, read_groups
+from ...cost.kernels._constants import FAMILIES, Entry, constants, flat, rebuilt, write_entries
+from .._comparison import Comparison
+from .._fit import Fit, fit
+from ._rows import QUANTITIES, Group, predicted_s, read_groups
 
 # How far a library's constants may be from the shared ones (standard deviation of the logarithm): tight where a constant
 # belongs to silicon, loose where libraries differ in kind.

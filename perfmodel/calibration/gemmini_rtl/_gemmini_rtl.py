@@ -26,13 +26,13 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from .._names import unknown_name
-from .._numerics import ceil_divide
-from ..cost import DIMS, OURS, LoopNest, Problem, counts
-from ..hardware import Hierarchy
-from ._comparison import Comparison
-from ._table_file import read_table
-from ._timeloop import GEMMINI_COLUMNS, gemmini_rows, timeloop_cost
+from ..._names import unknown_name
+from ..._numerics import ceil_divide
+from ...cost import DIMS, OURS, LoopNest, Problem, counts
+from ...hardware import Hierarchy
+from .._comparison import Comparison
+from .._table_file import read_table
+from .._timeloop import GEMMINI_COLUMNS, gemmini_rows, timeloop_cost
 
 _PES = 16
 _REQUEST_BYTES, _SUM_BYTES, _LEAST_ROWS = 64, 4, 4

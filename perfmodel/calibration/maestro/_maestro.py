@@ -19,11 +19,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ..cost import OURS, LoopNest, NestCost, Problem, loopnest_cost
-from ..hardware import Hierarchy
-from ._comparison import Comparison
-from ._maestro_dataflows import DATAFLOWS, Layer, machine
-from ._table_file import Column, read_table
+from ...cost import OURS, LoopNest, NestCost, Problem, loopnest_cost
+from ...hardware import Hierarchy
+from .._comparison import Comparison
+from .._table_file import Column, read_table
+from ._dataflows import DATAFLOWS, Layer, machine
 
 _SIZE, _MAYBE = Column(int, least=1), Column(float, optional=True, least=1)
 _LOCAL = [f"{operand}_l1_{side}" for operand in ("input", "filter", "output") for side in ("reads", "writes")]

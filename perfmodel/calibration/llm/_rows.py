@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._table_file import Column, Optional, read_table
+from .._table_file import Column, Optional, read_table
 
 _COLUMNS = {
     "source": str, "gpu": str, "model": str, "dtype": str, "n_gpu": Column(float, least=1), "tensor_parallel": Column(float, least=1),
@@ -58,7 +58,7 @@ def read_rows(path: str | Path) -> tuple[list[Row], dict[str, int]]:
 
     Raises ValueError in one line for a file that cannot be used.
     """
-    from ..models._decoders import decoders
+    from ...models._decoders import decoders
 
     table = read_table(path, _COLUMNS)
     known = set(decoders())

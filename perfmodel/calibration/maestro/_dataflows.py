@@ -9,8 +9,8 @@ from collections.abc import Callable
 from math import ceil
 from typing import NamedTuple
 
-from ..cost import LoopNest, loop_nest
-from ..hardware import DIRECTIONS, OPERANDS, Hierarchy, Memory, Port, hierarchy
+from ...cost import LoopNest, loop_nest
+from ...hardware import DIRECTIONS, OPERANDS, Hierarchy, Memory, Port, hierarchy
 
 SLOTS, UNROLLED = 8, 2
 # The memory whose contents a loop walks over, for weights, inputs and outputs. The buffer holds one step of the outer loops (and

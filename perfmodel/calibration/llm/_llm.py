@@ -22,16 +22,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..cost._device import Machine, machine
-from ..cost._formats import Formats, formats
-from ..cost.kernels._constants import read_entries
-from ..hardware import _config as systems
-from ..models._decoders import Decoder, decoder
-from ..serving._kernel_time import Library
-from ..serving._llm import Point, Serving, serve
-from ..training._plan import published_plan, train
-from ._comparison import Comparison
-from ._llm_rows import QUANTITIES, Row, read_rows
+from ...cost._device import Machine, machine
+from ...cost._formats import Formats, formats
+from ...cost.kernels._constants import read_entries
+from ...hardware import _config as systems
+from ...models._decoders import Decoder, decoder
+from ...serving._kernel_time import Library
+from ...serving._llm import Point, Serving, serve
+from ...training._plan import published_plan, train
+from .._comparison import Comparison
+from ._rows import QUANTITIES, Row, read_rows
 
 REQUEST_S = (
     1e-3  # [assumed, with the measured rows in view] fifty calls of a framework at 20 us (LLMCompass measured 21)
