@@ -8,6 +8,8 @@ if os.path.basename(sys.argv[0]) in ("perfmodel", "cli.py"):
     # a processor; it reads this before JAX is imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from perfmodel._lazy import listed
+
 from ._evolve import Population as Population
 from ._evolve import offspring as offspring
 from ._evolve import random_population as random_population
@@ -27,10 +29,6 @@ from ._pareto import dominates as dominates
 from ._pareto import front_of as front_of
 from ._pareto import hypervolume as hypervolume
 from ._pareto import ranks as ranks
-from ._partition import order_of as order_of
-from ._partition import relaxed_orders as relaxed_orders
-from ._partition import reordered as reordered
-from ._partition import search_partition as search_partition
 from ._space import Space as Space
 from .memory import ExpertRequest as ExpertRequest
 from .memory import MemoryDesign as MemoryDesign
@@ -38,3 +36,9 @@ from .memory import MemoryPrices as MemoryPrices
 from .memory import Request as Request
 from .memory import design_memory as design_memory
 from .memory import memory_prices as memory_prices
+
+LISTS = {"_partition": ("order_of", "relaxed_orders", "reordered", "search_partition")}  # loaded when it is asked for
+
+
+def __getattr__(name: str):
+    return listed(__name__, LISTS, name)

@@ -1,5 +1,6 @@
 """Composition of experts: many models in tiers of memory, switched in and out."""
 
+from .._lazy import listed
 from ._cache import POLICIES as POLICIES
 from ._cache import batch_latency_s as batch_latency_s
 from ._cache import cache_hits as cache_hits
@@ -10,11 +11,6 @@ from ._cache_rates import lru_hit_rate as lru_hit_rate
 from ._cache_rates import static_hit_rate as static_hit_rate
 from ._cache_rates import turns_hit_rate as turns_hit_rate
 from ._cache_rates import zipf as zipf
-from ._fit import Node as Node
-from ._fit import fit_host as fit_host
-from ._fit import fit_reference as fit_reference
-from ._fit import modelled_ratios as modelled_ratios
-from ._fit import published_rows as published_rows
 from ._footprint import RESIDENCIES as RESIDENCIES
 from ._footprint import Footprint as Footprint
 from ._footprint import copy_s as copy_s
@@ -26,3 +22,10 @@ from ._footprint import running_tier as running_tier
 from ._service import ExpertService as ExpertService
 from ._times import ModelTimes as ModelTimes
 from ._times import model_times as model_times
+
+# loaded when it is asked for
+LISTS = {"_fit": ("Node", "fit_host", "fit_reference", "modelled_ratios", "published_rows")}
+
+
+def __getattr__(name: str):
+    return listed(__name__, LISTS, name)
