@@ -92,6 +92,14 @@ def test_jit_is_eager_and_batch_is_loop(example):
     assert np.array_equal(one, makespans(c, placements, orders))
 
 
+def test_selects_are_gathers(example):
+    c = compiled(example)
+    placements, _ = candidates(example, 5)
+    place = jnp.asarray(placements.T[np.asarray(c.arrays.owner)])
+    selects, gathers = (makespan(c.arrays, place, jnp.asarray(c.order), select_devices=most) for most in (99, 0))
+    assert selects.shape == (5,) and np.array_equal(selects, gathers)
+
+
 def test_eager_is_jit():
     p = problem([[1.0, 2], [3, 1]], [(0, 1, 2.0)])
     c = compiled(p)
