@@ -5,6 +5,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 
@@ -56,3 +57,11 @@ def fits(need, capacity, temperature=0.05, smooth: bool = False):
     if not smooth:
         return jnp.where(need <= capacity, 1.0, 0.0)
     return jax.nn.sigmoid((1.0 - need / jnp.maximum(capacity, 1e-30)) / temperature)
+
+
+def frozen(tree):
+    """The same tree; its NumPy arrays can no longer be written to (change a copy, `equinox.tree_at`), so what is made of it can be kept."""
+    for leaf in jax.tree.leaves(tree):
+        if isinstance(leaf, np.ndarray):
+            leaf.flags.writeable = False
+    return tree

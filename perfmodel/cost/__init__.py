@@ -10,8 +10,16 @@ from ._device import machine as machine
 from ._formats import Formats as Formats
 from ._formats import formats as formats
 from ._formats import stack_formats as stack_formats
+from ._program import alone as alone
+from ._program import filled_sizes as filled_sizes
+from ._program import known_options as known_options
+from ._program import longer as longer
+from ._program import run_compiled as run_compiled
+from ._program import unnamed as unnamed
+from ._program import unnamed_system as unnamed_system
 from ._support import supported as supported
 from ._table import cost_table as cost_table
+from ._table import table_of as table_of
 from ._tiling import Tiling as Tiling
 from ._tiling import tiling as tiling
 from .kernels import COLLECTIVES as COLLECTIVES

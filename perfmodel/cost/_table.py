@@ -1,5 +1,7 @@
 """The cost table: every operator on every chiplet, whatever the schedule."""
 
+from dataclasses import fields, replace
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,8 @@ from jax.core import Tracer
 from ..hardware import DATAFLOWS, Chiplets, System
 from ..workload import Operators, Workload
 from ._columns import CostTable, operator_cost, with_sub_batch
-from .kernels._columns import GPU, GpuKernels, gpu_kernels, with_gpu_columns
+from ._program import alone, run_compiled
+from .kernels._columns import GPU, GpuKernels, with_gpu_columns
 from .nest._table import Mappings, nest_costs, work_of
 
 
@@ -30,19 +33,24 @@ def cost_table(
         if smooth or kernels is not None:
             raise ValueError("mappings are whole loop nests of arrays; they go with neither smooth nor kernels")
         return _mapped(workload.operators, system, sub_batch, mappings, by_type)
+    if kernels is not None:
+        system = replace(system, kernels=kernels)
+    mixed = not jnp.issubdtype(jnp.result_type(system.kind), jnp.integer)
+    if not by_type and mixed and system.gpus is not None and _some_gpu(system.types):
+        raise ValueError(f"{system.name}: chiplets are mixtures of types, some of them GPUs; needed: a table by type")
+    table = run_compiled(table_of, workload, system, sub_batch, by_type=by_type, smooth=smooth)
+    return _cut(table, workload.n_operators)
+
+
+def table_of(workload: Workload, system: System, sub_batch, *, by_type: bool = False, smooth: bool = False) -> CostTable:
+    """`cost_table` as a part of a program that is being traced: nothing is filled up, checked or compiled by itself."""
     chiplets, column = (system.types, system.kind) if by_type else (system.chiplets, None)
     table = _table(workload.operators, chiplets, sub_batch, column, smooth)
     if system.gpus is None or not _some_gpu(system.types):
         return table
-    kernels = kernels or system.kernels or gpu_kernels(system.gpu_names)
-    gpus = system.gpus
+    kernels, gpus = system.kernels, system.gpus
     if not by_type:
-        kind = jnp.asarray(system.kind)
-        if not jnp.issubdtype(kind.dtype, jnp.integer):
-            raise ValueError(
-                f"{system.name}: chiplets are mixtures of types, some of them GPUs; needed: a table by type"
-            )
-        gpus, kernels = jax.tree.map(lambda x: jnp.asarray(x)[kind], (gpus, kernels))
+        gpus, kernels = jax.tree.map(lambda x: jnp.asarray(x)[system.kind], (gpus, kernels))
     scaled = with_sub_batch(workload.operators, sub_batch)
     # one program whatever the type of `sub_batch`
     dtype = jnp.result_type(float)
@@ -50,6 +58,18 @@ def cost_table(
         lambda o: o.kind, jax.tree.map(lambda x: jnp.asarray(x, dtype), scaled), jnp.asarray(scaled.kind)
     )
     return with_gpu_columns(table, scaled, chiplets, gpus, kernels, system.memory)
+
+
+def _cut(table: CostTable, n: int) -> CostTable:
+    """The table without the rows that filled up its workload; on the host, where no program is compiled for it."""
+    if table.compute_s.shape[0] == n:
+        return table
+    rows = {f.name: getattr(table, f.name) for f in fields(table) if f.name not in ("sub_batch", "column")}
+    if alone():
+        cut = {name: jax.device_put(np.asarray(x)[:n]) for name, x in rows.items()}
+    else:
+        cut = {name: x[:n] for name, x in rows.items()}
+    return replace(table, **cut)
 
 
 def _some_gpu(types: Chiplets) -> bool:
@@ -114,7 +134,6 @@ def _mapped_table(operators, chiplets, memory, sub_batch, column, mappings: Mapp
     )
 
 
-@eqx.filter_jit
 def _table(operators: Operators, chiplets: Chiplets, sub_batch, column, smooth: bool) -> CostTable:
     rows = jax.tree.map(lambda x: jnp.asarray(x)[:, None], with_sub_batch(operators, sub_batch))
     columns = jax.tree.map(lambda x: jnp.asarray(x)[None, :], chiplets)

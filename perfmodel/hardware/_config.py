@@ -9,6 +9,7 @@ import numpy as np
 
 from .._files import decode_file
 from .._names import unknown_name
+from .._numerics import frozen
 from . import _silicon_config as silicon
 from ._chiplet import DATAFLOWS, stack_chiplets
 from ._gpu import gpu_names, stack_gpus
@@ -163,7 +164,7 @@ def _system(where: str, file: _File) -> System:
         raise ValueError(f"{where}: {error}") from None
     gpus = [t.gpu or "" for t in file.types.values()]
     some_gpu = next(filter(None, gpus), None)
-    return System(
+    made = System(
         chiplets=types.pick(kind),
         memory=_tiers(where, file.memory, len(file.chiplets)),
         package=package,
@@ -178,6 +179,7 @@ def _system(where: str, file: _File) -> System:
         runs=() if all(t.operators is None for t in file.types.values())
         else tuple(tuple(t.operators or ()) for t in file.types.values()),
     )  # fmt: skip
+    return frozen(made)
 
 
 def _connected(where: str, topology: str, positions, attached, names, network: dict):

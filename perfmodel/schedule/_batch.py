@@ -11,7 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ..cost import CostTable, cost_table
+from ..cost import CostTable, alone, cost_table, unnamed, unnamed_system
 from ..hardware import Chiplets, System
 from ..workload import Workload
 from ._evaluate import evaluate_one
@@ -41,6 +41,7 @@ def evaluate_many(
     kernel: str | None = None,
     chunk: int | None = None,
     recompute: bool = False,
+    warm: bool = True,
 ) -> Metrics:
     """Metrics of `B` candidates at once; every field gains a leading axis `B`.
 
@@ -53,6 +54,7 @@ def evaluate_many(
     - `kernel`: `scan` or `fused`; None: the one measured faster on this backend.
     - `chunk`: candidates a call, exactly (a short last one is filled up), so one value means one compilation; None: a size
       that suits the backend, or for small batches the next power of two.
+    - `warm`: as of `evaluate`.
 
     Raises ValueError for an unknown kernel or arrays whose leading axes differ.
     """
@@ -79,7 +81,9 @@ def evaluate_many(
             raise ValueError(f"candidates: an array has leading axis {leaf.shape[0]}; the assignments have {n}")
     if chunk is None:
         chunk = min(_CHUNK.get(backend, 1 << 20), max(_SMALLEST, 1 << (n - 1).bit_length()))
-    run = _compiled(backend, kernel, smooth)
+    top = alone()
+    run = _compiled(backend, kernel, smooth, top, warm)
+    workload, system = unnamed(workload), unnamed_system(system)
     parts = []
     for start in range(0, n, chunk):
         stop = min(start + chunk, n)
@@ -103,7 +107,7 @@ class Candidates(NamedTuple):
 
 
 @functools.cache
-def _compiled(backend: str, kernel: str, smooth: bool):
+def _compiled(backend: str, kernel: str, smooth: bool, top: bool, warm: bool):
     """One jitted function a kernel: jit caches by shape, so a batch size compiles once."""
 
     def run(workload, system, candidates, table, temperature):
@@ -116,13 +120,21 @@ def _compiled(backend: str, kernel: str, smooth: bool):
                 system_ = eqx.tree_at(lambda s: s.chiplets, system, candidate.chiplets)
             unroll = _FUSED_STEPS if kernel == "fused" else 1
             return evaluate_one(
-                workload, system_, candidate.schedule, table_, smooth, temperature, unroll, scalars=backend == "cpu"
+                workload,
+                system_,
+                candidate.schedule,
+                table_,
+                smooth,
+                temperature,
+                unroll,
+                scalars=backend == "cpu",
+                warm=warm,
             )[0]
 
         axes = jax.tree.map(lambda x: x.ndim - 1 if x.ndim else None, candidates)
         return jax.vmap(one, in_axes=(axes,))(candidates)
 
-    return jax.jit(run, compiler_options=_CPU_OPTIONS if backend == "cpu" else None)
+    return jax.jit(run, compiler_options=_CPU_OPTIONS if backend == "cpu" and top else None)
 
 
 @jax.jit

@@ -5,16 +5,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..cost import CostTable, cost_table
+from ..cost import CostTable, run_compiled, table_of
 from ..hardware import System
 from ..workload import Workload
 from ._constants import few_enough, make_constants, one_memory
 from ._metrics import Metrics
 from ._placement import vector
-from ._program import compiled
 from ._residency import residency
 from ._rows import execution_order, make_rows
-from ._schedule import Schedule
+from ._schedule import Schedule, filled_up
 from ._steady_state import metrics
 from ._tiers import over_bytes
 from ._traversal import traverse
@@ -45,12 +44,13 @@ def evaluate(
     Infeasible is a result: `feasible` and `violations`. How time and energy are counted: docs/model.md.
     """
     schedule.check(workload, system.n_chiplets, system.memory.n_tiers)
-    return compiled(_metrics_of, workload, system, schedule, table, temperature, smooth=smooth, warm=warm)
+    rest = filled_up(workload, schedule, table)
+    return run_compiled(_metrics_of, workload, system, *rest, temperature, smooth=smooth, warm=warm)
 
 
 def _metrics_of(workload, system, schedule, table, temperature, *, smooth: bool, warm: bool) -> Metrics:
     if table is None:  # here, so that gradients reach the hardware through the table and not through the traversal
-        table = cost_table(workload, system, schedule.sub_batch, smooth=smooth)
+        table = table_of(workload, system, schedule.sub_batch, smooth=smooth)
     return evaluate_one(workload, system, schedule, table, smooth, temperature, warm=warm)[0]
 
 

@@ -1,11 +1,10 @@
 """Queues of the timeline: memory tiers, ports and links serve transfers one after another.
 
 Rows are visited in execution order, but ask for transfers at times that are not in order (weights are fetched ahead, branches run side
-by side). A memory tier and a port therefore remember, beside the time from which they are free, the longest gap before it: a transfer
-that fits there takes it, any other stands at the end. So no two transfers overlap, and none waits for one that asks later while there
-is a gap to take. A link only adds up its work: a transfer cannot end before all that was asked of the link so far is done (it shares
-the way with ports, which order it). Chosen by the event-driven simulation among first come, first served, work alone and gaps, each
-for memory, ports and links (benchmarks/oracle_accuracy.py).
+by side). A memory tier therefore remembers, beside the time from which it is free, the longest gap before it: a transfer that fits
+there takes it, any other stands at the end. A port serves in the order of rows. A link adds up its work: a transfer cannot end before
+all that was asked of the link so far is done (it shares the way with ports, which order it). Chosen by the event-driven simulation
+among order of rows, work alone and gaps, each for memory, ports and links, and by what they cost (benchmarks/oracle_accuracy.py).
 
 Nothing here is faster than the busiest resource: every transfer adds its service to each resource on its way, and ends after it.
 """
@@ -15,12 +14,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ._constants import Constants
+from ._constants import Constants, Ways
 from ._placement import become, choose, weights, zeros
 
 
 class Queue(NamedTuple):
-    """Of one resource, or values over chiplets."""
+    """A memory tier, or values over chiplets where each has its own."""
 
     free_s: Any  # nothing after this is taken
     gap_s: Any  # the longest gap before it: from
@@ -28,24 +27,35 @@ class Queue(NamedTuple):
 
 
 class Queues(NamedTuple):
-    """All that transfers wait for."""
+    """All that transfers wait for. Without `Ways` (a single chiplet) there are no ports and no links."""
 
-    memory: tuple  # of each tier: a queue, or one of each chiplet
-    out: Queue | None  # ports, values over chiplets; None: a single chiplet
-    into: Queue | None
-    links: Any  # seconds of work so far of each link: a tuple, or an array
+    memory: tuple  # of each tier
+    out_s: Any  # when the port out of each chiplet is free
+    into_s: Any
+    links_s: Any  # work so far of each link: a tuple, or an array
+
+
+class Sent(NamedTuple):
+    """Bytes between two chiplets."""
+
+    came: Any  # from: what `weights` made of `source`
+    source: Any
+    when: Any
+    nbytes: Any
 
 
 def no_queues(k: Constants, zero) -> Queues:
     """Before the first transfer."""
-
-    def queue(own: bool) -> Queue:
-        return Queue(*((zeros(k.n_chiplets, zero, k.scalars) if own else zero,) * 3))
-
-    memory = tuple(queue(own) for own in k.own)
+    none = zeros(k.n_chiplets, zero, k.scalars)
+    memory = tuple(Queue(*((none if own else zero,) * 3)) for own in k.own)
     if k.ways is None:
-        return Queues(memory, None, None, ())
-    return Queues(memory, queue(True), queue(True), zeros(k.ways.n_links, zero, k.scalars))
+        return Queues(memory, (), (), ())
+    return Queues(memory, none, none, zeros(k.ways.n_links, zero, k.scalars))
+
+
+def restarted(queues: Queues, go_on) -> Queues:
+    """Empty again where a model begins (`go_on` 0): each is timed alone."""
+    return jax.tree.map(lambda v: v * go_on, queues)
 
 
 def ask(queue: Queue, when, service_s):
@@ -67,96 +77,115 @@ def ask(queue: Queue, when, service_s):
     return jnp.where(used, end, when), new
 
 
-def ask_at(queue: Queue, x, when, service_s):
-    """The same of the resource where `x` is."""
-    end, new = ask(Queue(*(choose(x, v) for v in queue)), when, service_s)
-    return end, Queue(*(become(v, x, one) for v, one in zip(queue, new, strict=True)))
+def _in_turn(free_s, x, when, service_s, keep):
+    """The same of ports, in the order of rows: (end, when each port is free)."""
+    free = choose(x, free_s)
+    end = keep(jnp.where(service_s > 0, jnp.maximum(when, free) + service_s, free))
+    return end, become(free_s, x, end)
 
 
-def _over_links(links, on, k: Constants, seconds):
-    """(all that is asked of the links that are `on` so far, the links' work with it)."""
-    if isinstance(links, tuple):
-        lit = [(on & (1 << i)) != 0 for i in range(len(links))]
-        links = tuple(jnp.where(w, v + seconds, v) for w, v in zip(lit, links, strict=True))
-        asked = [jnp.where(w, v, 0.0) for w, v in zip(lit, links, strict=True)]
-        most = asked[0]
-        for v in asked[1:]:
-            most = jnp.maximum(most, v)
-        return most, links
-    links = links + on * seconds
-    return jnp.max(jnp.where(on > 0, links, 0.0)), links
-
-
-def send(queues: Queues, k: Constants, came, x, source, placed, when, nbytes):
-    """(when bytes from a chiplet have come to another, queues): out of a port, over links, into a port. `came` and `x` are what
-    `weights` made of the placements `source` and `placed`."""
+def send(queues: Queues, k: Constants, x, placed, parts: list[Sent], keep):
+    """(when each part has come to the chiplet at `x`, queues): out of ports, over links, into a port.
+    `keep` marks what is computed once."""
     ways = k.ways
     if ways is None:
-        return when, queues
-    end, out = ask_at(queues.out, came, when, nbytes * ways.port_s_per_byte)
-    more, into = ask_at(queues.into, x, when, nbytes * ways.port_s_per_byte)
-    end, links = jnp.maximum(end, more), queues.links
+        return [part.when for part in parts], queues
+    out_s, ends, ons = queues.out_s, [], []
+    for part in parts:
+        end, out_s = _in_turn(out_s, part.came, part.when, part.nbytes * ways.port_s_per_byte, keep)
+        ends.append(end)
+        ons.append(_between(ways.between, part.came, x, part.source, placed, keep))
+    return _arrive(queues._replace(out_s=out_s), ways, x, [p.when for p in parts], ends, ons, [p.nbytes for p in parts], keep)
+
+
+def _arrive(queues: Queues, ways: Ways, x, whens, ends, ons, amounts, keep):
+    """Links and the port into a chiplet, which serves all its parts one after another."""
+    total = sum(amounts[1:], amounts[0])
+    first = jnp.full_like(total, jnp.inf)
+    for when, nbytes in zip(whens, amounts, strict=True):
+        first = jnp.minimum(first, jnp.where(nbytes > 0, when, jnp.inf))
+    first = jnp.where(total > 0, first, 0.0)
+    last, into_s = _in_turn(queues.into_s, x, first, total * ways.port_s_per_byte, keep)
+    links_s = queues.links_s
     if ways.n_links:
-        seconds = nbytes * ways.link_s_per_byte
-        most, links = _over_links(links, _between(ways.between, came, x, source, placed), k, seconds)
-        end = jnp.maximum(end, jnp.where(nbytes > 0, jnp.maximum(when + seconds, most), when))
-    return end, queues._replace(out=out, into=into, links=links)
+        for on, nbytes in zip(ons, amounts, strict=True):
+            links_s = _worked(links_s, on, nbytes * ways.link_s_per_byte)
+        took = [
+            jnp.maximum(when + nbytes * ways.link_s_per_byte, _most(links_s, on))
+            for when, on, nbytes in zip(whens, ons, amounts, strict=True)
+        ]
+        ends = [jnp.maximum(end, t) for end, t in zip(ends, took, strict=True)]
+    ends = [
+        jnp.where(nbytes > 0, jnp.maximum(jnp.maximum(end, last), when), when)
+        for end, nbytes, when in zip(ends, amounts, whens, strict=True)
+    ]
+    return ends, queues._replace(into_s=into_s, links_s=links_s)
 
 
-def _between(table, came, x, source, placed):
-    """Links of the way from `came` to `x`."""
+def _worked(links_s, on, seconds):
+    """Work of links with that of one transfer."""
+    if isinstance(links_s, tuple):
+        return tuple(jnp.where((on & (1 << i)) != 0, v + seconds, v) for i, v in enumerate(links_s))
+    return links_s + on * seconds
+
+
+def _most(links_s, on):
+    """Most work of the links that are `on`."""
+    if not isinstance(links_s, tuple):
+        return jnp.max(jnp.where(on > 0, links_s, 0.0))
+    most = jnp.zeros_like(links_s[0])
+    for i, v in enumerate(links_s):
+        most = jnp.maximum(most, jnp.where((on & (1 << i)) != 0, v, 0.0))
+    return most
+
+
+def _between(table, came, x, source, placed, keep):
+    """Links of the way from `came` to `x`, which are what `weights` made of `source` and `placed`."""
     if isinstance(table, tuple):
-        return choose(came, tuple(choose(x, row) for row in table))
+        return choose(came, tuple(choose(x, row) for row in table)).astype(jnp.int32)
     if came.dtype == jnp.bool_:
         return table[source, placed]
     return jnp.einsum("a,b,abk->k", came, x, table)
 
 
-def memory_transfer(queues: Queues, k: Constants, x, when, by_tier, waits_s, *, reads: bool):
-    """(when bytes have moved between memory and the chiplet at `x`, queues). `by_tier`: bytes in each tier; `waits_s`: latency."""
+def memory_transfer(queues: Queues, k: Constants, x, when, by_tier, waits_s, keep, *, reads: bool, before: Any = None):
+    """(when bytes have moved between memory and the chiplet at `x`, queues). `by_tier`: bytes in each tier; `waits_s`: latency;
+    `before`: bytes in each tier that are written before they are read."""
     total, memory, end = sum(by_tier[1:], by_tier[0]), list(queues.memory), when
     for t, nbytes in enumerate(by_tier):
         service = nbytes * (k.read_s if reads else k.write_s)[t]
-        end, memory[t] = ask_at(memory[t], x, end, service) if k.own[t] else ask(memory[t], end, service)
+        if before is not None:
+            service = service + before[t] * k.write_s[t]
+        if k.own[t]:
+            end, mine = ask(Queue(*(choose(x, v) for v in memory[t])), end, service)
+            memory[t] = Queue(*(become(v, x, one) for v, one in zip(memory[t], mine, strict=True)))
+        else:
+            end, memory[t] = ask(memory[t], end, service)
     queues = queues._replace(memory=tuple(memory))
     if k.ways is not None and k.ways.read is not None:
-        end, queues = _to_interface(queues, k, x, when, end, total, reads)
+        end, queues = _to_interface(queues, k, x, when, end, total, reads, keep)
     return end + jnp.where(total > 0, waits_s, 0.0), queues
 
 
-def _to_interface(queues: Queues, k: Constants, x, when, end, nbytes, reads: bool):
+def _to_interface(queues: Queues, k: Constants, x, when, end, nbytes, reads: bool, keep):
     """Memory traffic of a chiplet without an interface: the ports of both chiplets, and the links between them."""
     ways = k.ways
     far = nbytes * choose(x, ways.far)
     server = _server(x, ways.server, k)
     here, there = (x, server) if reads else (server, x)  # into, out of
-    seconds = far * ways.port_s_per_byte
-    a, out = ask_at(queues.out, there, when, seconds)
-    b, into = ask_at(queues.into, here, when, seconds)
-    end, links = jnp.maximum(end, jnp.maximum(a, b)), queues.links
-    if ways.n_links:
-        on = (
-            choose(x, ways.read if reads else ways.write) if k.scalars else _mean(x, ways.read if reads else ways.write)
-        )
-        took = far * ways.link_s_per_byte
-        most, links = _over_links(links, on, k, took)
-        end = jnp.maximum(end, jnp.where(far > 0, jnp.maximum(when + took, most), end))
-    return end, queues._replace(out=out, into=into, links=links)
+    out, out_s = _in_turn(queues.out_s, there, when, far * ways.port_s_per_byte, keep)
+    table = ways.read if reads else ways.write
+    on = choose(x, table) if k.scalars else _mean(x, table)
+    (arrived,), queues = _arrive(queues._replace(out_s=out_s), ways, here, [when], [out], [on], [far], keep)
+    return jnp.maximum(end, arrived), queues
 
 
 def _server(x, server, k: Constants):
     """Placement of the chiplet that serves the one at `x`."""
     if not isinstance(x, tuple) and x.dtype != jnp.bool_:
         return x @ (server[:, None] == jnp.arange(k.n_chiplets)).astype(x.dtype)
-    if isinstance(x, tuple) and x[0].dtype != jnp.bool_:
-        return tuple(sum(w * (s == d) for w, s in zip(x, server, strict=True)) for d in range(k.n_chiplets))
     return weights(choose(x, server), k.n_chiplets, k.scalars)
 
 
 def _mean(x, table):
     return jnp.sum(jnp.where(x[:, None], table, 0.0), axis=0) if x.dtype == jnp.bool_ else x @ table
-
-
-def restarted(queues: Queues, go_on) -> Queues:
-    """Empty again where a model begins (`go_on` 0): each is timed alone."""
-    return jax.tree.map(lambda v: v * go_on, queues)

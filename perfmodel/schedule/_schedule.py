@@ -1,14 +1,16 @@
 """A schedule: where every operator runs, in which order and window, with which sub-batch. Hard or relaxed."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
+from ..cost import CostTable, filled_sizes, longer
 from ..workload import Workload, fuse
 from ._tiers import TierShares
 
@@ -94,6 +96,28 @@ def fuse_schedule(workload: Workload, schedule: Schedule, backend: str) -> Sched
     Raises ValueError for an unknown backend."""
     fused = fuse(workload, backend).fused
     return replace(schedule, fusion=fused if backend != "none" else None)
+
+
+def filled_up(workload: Workload, schedule: Schedule, table: CostTable | None):
+    """A schedule and a table as long as the workload that a compiled program gets: rows that fill up stand where the last one stands."""
+    n, (rows, edges) = workload.n_operators, filled_sizes(workload)
+
+    def fill(x):
+        return x if x is None else longer(x, rows)
+
+    order = schedule.order
+    if order is not None:
+        join = jnp if isinstance(order, Tracer) else np
+        order = join.concatenate([join.asarray(order), np.arange(n, rows)])
+    tiers = None if schedule.tiers is None else jax.tree.map(fill, schedule.tiers)
+    made = replace(
+        schedule, assignment=fill(schedule.assignment), order=order, window=fill(schedule.window), tiers=tiers,
+        fusion=None if schedule.fusion is None else longer(schedule.fusion, edges, "constant"),
+    )  # fmt: skip
+    if table is not None:
+        columns = [f.name for f in fields(table) if f.name not in ("sub_batch", "column")]
+        table = replace(table, **{name: longer(getattr(table, name), rows) for name in columns})
+    return made, table
 
 
 def execution_order(workload: Workload, schedule: Schedule):

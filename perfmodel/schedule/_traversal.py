@@ -13,7 +13,7 @@ from .._numerics import fits
 from ._access import parted, waited
 from ._constants import Constants
 from ._placement import agree, become, choose, columns, each, pairs, plus, weights, zeros
-from ._queues import Queues, memory_transfer, no_queues, restarted, send
+from ._queues import Queues, Sent, memory_transfer, no_queues, restarted, send
 from ._registers import register, registers, set_register
 from ._residency import Residency
 from ._rows import Costs, Rows, row_costs
@@ -138,10 +138,18 @@ def _step(total: Totals, clock: Clock, row: Rows, placed, window, k: Constants, 
     exec_s, refetch, memory_s = keep(costs.exec_s * row.count), keep(costs.input_refetch), choose(x, k.memory_s)
     asked = keep(jnp.maximum(barrier, choose(x, started)))  # a chiplet fetches for the operator after the one that runs
 
-    def moved_by(queues, when, by_tier, waits_s, at=x, reads=True):
-        by_tier = tuple(v * row.count for v in by_tier)
-        end, queues = memory_transfer(queues, k, at, when, by_tier, waits_s, reads=reads)
-        return keep(end), jax.tree.map(keep, queues)
+    def moved_by(queues, when, parts, memory_s, at=x, reads=True):
+        """(when bytes have moved, queues). `parts`: (bytes, bytes that are written before, where they live), all asked for at once."""
+        if row.access is None:  # one tier, whatever lives there
+            parts = [(sum(part[0] for part in parts), sum(part[1] for part in parts), parts[0][2])]
+        end = when
+        for nbytes, late, lives in parts:
+            by_tier, before = (tuple(v * row.count for v in parted(each, lives, k.n_tiers)) for each in (nbytes, late))
+            wait_s = waited(memory_s, lives)
+            wait_s = wait_s + jnp.where(late > 0, wait_s, 0.0)
+            done, queues = memory_transfer(queues, k, at, when, by_tier, wait_s, keep, reads=reads, before=before)
+            end = jnp.maximum(end, done)
+        return keep(end), queues._replace(memory=jax.tree.map(keep, queues.memory))
 
     # where each input comes from
     shares: tuple[list, ...] = ([], [], [], [], [])
@@ -172,36 +180,37 @@ def _step(total: Totals, clock: Clock, row: Rows, placed, window, k: Constants, 
     load = keep(row.weight_bytes * (1.0 - resident) + again)
     load_now = load if warm else keep(row.weight_bytes + again)
     outside_read = row.outside_in * refetch
-    ahead = [
-        a + b
-        for a, b in zip(
-            parted(load_now, access.weights, k.n_tiers), parted(outside_read, access.outside_in, k.n_tiers), strict=True
-        )
-    ]
-    wait_s = waited(memory_s, access.weights)
-    if row.access is not None:
-        wait_s = jnp.maximum(
-            jnp.where(load_now > 0, wait_s, 0.0), jnp.where(outside_read > 0, waited(memory_s, access.outside_in), 0.0)
-        )
-    ready, queues = moved_by(queues, asked, ahead, wait_s)
-    ready = jnp.maximum(ready, asked)
+    none = jnp.zeros((), dtype)
+    ahead = [(load_now, none, access.weights), (outside_read, none, access.outside_in)]
+    ready, queues = moved_by(queues, asked, ahead, memory_s)
     in_read = outside_read  # bytes this row reads from memory
     reads = list(parted(in_read, access.outside_in, k.n_tiers))  # the same by tier
 
-    # the inputs, one after another
+    # the inputs: over the network from where they are held; from memory all together, those held elsewhere once they are written
     inputs = []  # of each: where it came from, bytes over the network, bytes spilled late, bytes given back
-    for i, (there, source, came, held, done, by_network, by_memory, late_bytes, input_read) in enumerate(found):
+    sent = [keep(jnp.maximum(done, asked)) for *_, done, _, _, _, _ in found]
+    written = asked
+    if k.ways is not None:
+        parts = [
+            Sent(came, source, when, by_network * nbytes * row.count)
+            for when, nbytes, (_, source, came, _, _, by_network, *_) in zip(sent, row.input_bytes, found, strict=True)
+        ]
+        sent, queues = send(queues, k, x, placed, parts, keep)
+        sent = [keep(end + choose(part.came, _hops_to(x, k)) * k.hop_s) for end, part in zip(sent, parts, strict=True)]
+    for i, (there, _, came, _, done, _, by_memory, late_bytes, _) in enumerate(found):
+        when = asked + by_memory * jnp.where(there, jnp.maximum(done - asked, 0.0), 0.0)
+        if k.spread:  # the way out of the other chiplet is another one
+            out_s = choose(came, k.memory_s)
+            when, queues = moved_by(queues, when, [(late_bytes, none, access.input(i))], out_s, came, reads=False)
+        written = jnp.maximum(written, when)
+    from_tiers = [
+        (input_read, none if k.spread or k.ways is None else late_bytes, access.input(i))
+        for i, (*_, late_bytes, input_read) in enumerate(found)
+    ]
+    fetched, queues = moved_by(queues, keep(written), from_tiers, memory_s)
+    for i, (there, _, came, held, done, by_network, by_memory, late_bytes, input_read) in enumerate(found):
         at, nbytes = access.input(i), row.input_bytes[i]
-        when = keep(jnp.maximum(done, asked))
-        sent = written_s = when
-        if k.ways is not None:
-            sent, queues = send(queues, k, came, x, source, placed, when, by_network * nbytes * row.count)
-            queues = jax.tree.map(keep, queues)
-            sent = keep(sent + choose(came, _hops_to(x, k)) * k.hop_s)
-            out_s = waited(choose(came, k.memory_s), at)
-            written_s, queues = moved_by(queues, when, parted(late_bytes, at, k.n_tiers), out_s, came, reads=False)
-        read_s, queues = moved_by(queues, written_s, parted(input_read, at, k.n_tiers), waited(memory_s, at))
-        here = done + by_network * (sent - done) + by_memory * (read_s - done)
+        here = done + by_network * (sent[i] - done) + by_memory * (jnp.maximum(fetched, done) - done)
         ready = jnp.maximum(ready, jnp.where(there, here, 0.0))
         moved, back = by_network * (nbytes * row.rate), held * row.input_release[i]
         late_by_tier = tuple(keep(v) for v in parted(late_bytes * row.rate, at, k.n_tiers))
@@ -226,16 +235,8 @@ def _step(total: Totals, clock: Clock, row: Rows, placed, window, k: Constants, 
     else:
         held = one_streamed.held
     made = row.out_bytes * (1.0 - held)
-    behind = [
-        a + b
-        for a, b in zip(
-            parted(made, access.result, k.n_tiers), parted(row.outside_out, access.outside_out, k.n_tiers), strict=True
-        )
-    ]
-    wait_s = waited(memory_s, access.result)
-    if row.access is not None:
-        wait_s = jnp.where(row.outside_out > 0, waited(memory_s, access.outside_out), wait_s)
-    written_s, queues = moved_by(queues, finish, behind, wait_s, reads=False)
+    behind = [(made, none, access.result), (row.outside_out, none, access.outside_out)]
+    written_s, queues = moved_by(queues, finish, behind, memory_s, reads=False)
     after = jnp.where(row.outside_out > 0, written_s, finish)
     out = keep((made + row.outside_out) * row.rate)
     in_read = keep((in_read + load) * row.rate)

@@ -11,6 +11,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from .._numerics import frozen
 from ._operators import Operators, exact_macs, operator_row, stack_operators
 
 MIXES = ("equal-work", "equal-inferences")
@@ -245,7 +246,7 @@ def assemble(
     sink = np.asarray([not r for r in readers])
     slot, n_slots = _slots(readers, inputs, input_last)
     hold = np.where(sink, 0.0, out_bytes * _tile_share(operators, readers))
-    return Workload(
+    made = Workload(
         operators=operators,
         source=np.asarray([e[0] for e in edges], np.int32),
         target=np.asarray([e[1] for e in edges], np.int32),
@@ -271,6 +272,7 @@ def assemble(
         mix=mix,
         n_slots=n_slots,
     )
+    return frozen(made)
 
 
 def _tile_share(operators: Operators, readers: list[list[int]]) -> np.ndarray:

@@ -95,12 +95,19 @@ def evaluate_numpy(workload, system, assignment, costs, sub_batch=1.0, dtype=np.
                 sources.append((p, s, nbytes, network, late, from_memory))
             load = weight_bytes[row] * np.where(off_chip, cost("weight_refetch", row), 1.0) * ~resident[every, d]
             ready = queues.read(d, asked, load + reads)
-            for p, s, nbytes, network, late, from_memory in sources:
-                when = np.maximum(stored[p], asked)
-                sent = queues.send(s, d, when, network * nbytes) + np.asarray(package.hops)[s, d] * float(package.hop_s)
-                fetched = queues.read(d, queues.write(s, when, late * out_bytes[p]), from_memory * nbytes * refetch)
-                ready = np.maximum(ready, np.where(network, sent, np.where(from_memory, fetched, finish[p])))
-                reads = reads + from_memory * nbytes * refetch
+            sent = queues.send([(s, np.maximum(stored[p], asked), net * size) for p, s, size, net, *_ in sources], d)
+            when, into, first = asked, 0.0, 0.0
+            for p, s, nbytes, _, late, from_memory in sources:
+                written_at = np.where(from_memory, np.maximum(stored[p], asked), asked)
+                if queues.direct:
+                    first = first + late * out_bytes[p]
+                else:
+                    written_at = queues.write(s, written_at, late * out_bytes[p])
+                when, into = np.maximum(when, written_at), into + from_memory * nbytes * refetch
+            fetched = queues.read(d, when, into, first)
+            for (p, _, _, network, _, from_memory), arrived_at in zip(sources, sent, strict=True):
+                ready = np.maximum(ready, np.where(network, arrived_at, np.where(from_memory, np.maximum(fetched, stored[p]), finish[p])))
+            reads = reads + into
             start = np.maximum(ready, chip_free[every, d])
             is_output = row not in last_reader
             if streams is None:

@@ -230,7 +230,6 @@ def onchip_j(op: Operators, chip: Chiplets) -> Float[Array, "..."]:
     return op.macs * mac + op.lane_ops * chip.lane_op_j + local * chip.local_j_per_byte + moved * chip.buffer_j_per_byte
 
 
-@eqx.filter_jit
 def with_gpu_columns(
     table: CostTable, operators: Operators, chiplets: Chiplets, gpus: Gpu, kernels: GpuKernels, memory: MemoryTiers
 ) -> CostTable:
