@@ -57,7 +57,7 @@ def fill_up(workload: Workload) -> Workload:
         input_slot=wider(workload.input_slot, -1),
         first=longer(workload.first, False),
         live_bytes=longer(workload.live_bytes, 0.0),
-        n_slots=round_size(workload.n_slots, 4),
+        n_slots=max(8, 1 << (workload.n_slots - 1).bit_length()),
         count=longer(count, 0.0),
     )
 

@@ -106,7 +106,10 @@ def evaluate_numpy(workload, system, assignment, costs, sub_batch=1.0, dtype=np.
                 when, into = np.maximum(when, written_at), into + from_memory * nbytes * refetch
             fetched = queues.read(d, when, into, first)
             for (p, _, _, network, _, from_memory), arrived_at in zip(sources, sent, strict=True):
-                ready = np.maximum(ready, np.where(network, arrived_at, np.where(from_memory, np.maximum(fetched, stored[p]), finish[p])))
+                ready = np.maximum(
+                    ready,
+                    np.where(network, arrived_at, np.where(from_memory, np.maximum(fetched, stored[p]), finish[p])),
+                )
             reads = reads + into
             start = np.maximum(ready, chip_free[every, d])
             is_output = row not in last_reader

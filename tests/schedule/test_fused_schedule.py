@@ -63,7 +63,9 @@ def test_an_epilogue_by_hand(mcm, x64):
     system = with_buffers(mcm, tile + 30_000, launch_s=1e-6)
     plain, fused = evaluated(workload, system, None), evaluated(workload, system, np.ones(1, bool))
     np.testing.assert_allclose(memory_bytes(plain, system) - memory_bytes(fused, system), 2 * 65536 + 4096)
-    np.testing.assert_allclose(plain.latency_s - fused.latency_s, (2 * 65536 + 4096) / DRAM + 2 * 200e-9 + 1e-6, rtol=1e-9)
+    np.testing.assert_allclose(
+        plain.latency_s - fused.latency_s, (2 * 65536 + 4096) / DRAM + 2 * 200e-9 + 1e-6, rtol=1e-9
+    )
     np.testing.assert_allclose(plain.busy_s[0] - fused.busy_s[0], 1e-6, rtol=1e-9)
     # half fused is half way
     half = evaluated(workload, system, np.asarray([0.5]))
