@@ -65,3 +65,14 @@ def frozen(tree):
         if isinstance(leaf, np.ndarray):
             leaf.flags.writeable = False
     return tree
+
+
+def varying_with(start, tree):
+    """`start`, the initial carry of a scan over `tree`, varying over the same axes of a `shard_map` as `tree` does; elsewhere as it is."""
+    axes = set().union(*(getattr(jax.typeof(leaf), "vma", ()) for leaf in jax.tree.leaves(tree)))
+
+    def cast(x):
+        more = tuple(axes - set(getattr(jax.typeof(x), "vma", ())))
+        return jax.lax.pcast(x, more, to="varying") if more else x
+
+    return jax.tree.map(cast, start) if axes else start

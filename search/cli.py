@@ -227,7 +227,9 @@ def _use_compilation_cache() -> None:
         except OSError:
             return  # a home that cannot be written to: compile every time
         jax.config.update("jax_compilation_cache_dir", str(home / "perfmodel"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # most programs are small, and there are many
+        jax.config.update(
+            "jax_persistent_cache_min_compile_time_secs", 0.0
+        )  # most programs are small, and there are many
 
 
 def _explore(arguments) -> None:

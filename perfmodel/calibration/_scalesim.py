@@ -71,7 +71,7 @@ def _arrays(table: dict[str, np.ndarray]) -> Chiplets:
     """One chiplet a row: only its array matters here."""
     one = jnp.ones(len(table["dataflow"]))
     code = np.asarray([DATAFLOWS.index(f"{name}-systolic") for name in table["dataflow"]], np.int32)
-    fields = dict.fromkeys((name for name in Chiplets.__dataclass_fields__ if name != "present"), one)
+    fields = dict.fromkeys(Chiplets.__dataclass_fields__, one)
     return Chiplets(**fields | dict(rows=table["array_rows"], columns=table["array_cols"], dataflow=code))
 
 

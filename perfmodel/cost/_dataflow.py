@@ -80,7 +80,7 @@ def _array(op: Operators, chip: Chiplets, smooth: bool) -> OnChip:
         return usual()
     if not isinstance(code, Tracer):
         return with_rare() if np.any(code >= OS_SYSTOLIC) else usual()
-    if chip.present is not None:
+    if chip.known is not None:
         return with_rare()
     return jax.lax.cond(jnp.any(code >= OS_SYSTOLIC), with_rare, usual)
 

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
+from jax.core import Tracer, trace_ctx
 
 from ..hardware import System
 from ..workload import Workload, fill_up, round_size
@@ -50,7 +50,7 @@ def known_options(**options) -> dict | None:
 
 def alone() -> bool:
     """Whether the call is by itself, not inside another trace (where a program takes no options of its own)."""
-    return jax.core.trace_ctx.is_top_level()
+    return trace_ctx.is_top_level()
 
 
 def run_compiled(function: Callable, workload: Workload, system: System, *others, **static) -> Any:
@@ -91,7 +91,7 @@ def unnamed_system(system: System) -> System:
     types = system.types.knowing()
     return replace(
         system,
-        chiplets=replace(system.chiplets, present=system.chiplets.knowing().present),
+        chiplets=system.chiplets.knowing(),
         types=types,
         kernels=None if kernels is None else replace(kernels, sources=()),
         memory=replace(system.memory, names=()),

@@ -42,7 +42,9 @@ def cost_table(
     return _cut(table, workload.n_operators)
 
 
-def table_of(workload: Workload, system: System, sub_batch, *, by_type: bool = False, smooth: bool = False) -> CostTable:
+def table_of(
+    workload: Workload, system: System, sub_batch, *, by_type: bool = False, smooth: bool = False
+) -> CostTable:
     """`cost_table` as a part of a program that is being traced: nothing is filled up, checked or compiled by itself."""
     chiplets, column = (system.types, system.kind) if by_type else (system.chiplets, None)
     table = _table(workload.operators, chiplets, sub_batch, column, smooth)
@@ -73,8 +75,8 @@ def _cut(table: CostTable, n: int) -> CostTable:
 
 
 def _some_gpu(types: Chiplets) -> bool:
-    if types.present is not None:
-        return GPU in types.present
+    if types.known is not None:
+        return GPU in types.known
     return isinstance(types.dataflow, Tracer) or bool(np.any(np.asarray(types.dataflow) == GPU))
 
 

@@ -1,7 +1,5 @@
 """Chiplets: a struct of arrays, one row a chiplet (or a chiplet type)."""
 
-from dataclasses import replace
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -23,7 +21,6 @@ class Chiplets(eqx.Module):
     - `buffer_bytes, buffer_bytes_per_s`: the on-chip buffer and its bandwidth to the array.
     - `static_w`: power drawn whether busy or not.
     - `other_mm2`: area of the die that is neither MACs nor buffer nor die-to-die interface.
-    - `present` (static): codes of dataflows that there may be, which keeps a program from working out all others; None: any.
     """
 
     rows: Float[Array, "D"]
@@ -40,7 +37,6 @@ class Chiplets(eqx.Module):
     buffer_j_per_byte: Float[Array, "D"]
     static_w: Float[Array, "D"]
     other_mm2: Float[Array, "D"]
-    present: tuple[int, ...] | None = eqx.field(static=True, default=None)
 
     @property
     def n_chiplets(self) -> int:
@@ -51,20 +47,36 @@ class Chiplets(eqx.Module):
         return self.rows * self.columns * self.clock_hz
 
     def knowing(self) -> "Chiplets":
-        """The same chiplets, `present` from what they are; any where that is traced."""
-        codes = (
-            None if isinstance(self.dataflow, Tracer) else tuple(int(c) for c in np.unique(np.asarray(self.dataflow)))
-        )
-        return replace(self, present=codes)
+        """The same chiplets, which know of themselves what dataflows there are; as they are where that is traced."""
+        if isinstance(self.dataflow, Tracer):
+            return self
+        codes = tuple(int(c) for c in np.unique(np.asarray(self.dataflow)))
+        return KnownChiplets(**{name: getattr(self, name) for name in Chiplets.__dataclass_fields__}, present=codes)
 
     def may_be(self, *codes: int) -> bool:
         """Whether one of the chiplets may have one of these dataflows."""
-        return self.present is None or bool(set(codes) & set(self.present))
+        return bool(set(codes) & set(self.known or codes))
+
+    @property
+    def known(self) -> tuple[int, ...] | None:
+        """Codes of the dataflows that there are; None: any."""
+        return None
 
     def pick(self, index) -> "Chiplets":
         """Rows by index (any integer array, also traced): from types to the chiplets of a package."""
         traced = isinstance(index, Tracer)  # which NumPy fields do not take
         return jax.tree.map(lambda field: (jnp.asarray(field) if traced else field)[index], self)
+
+
+class KnownChiplets(Chiplets):
+    """Chiplets of dataflows that a program is made for, so that it works out no others. `present` (static): their codes."""
+
+    present: tuple[int, ...] = eqx.field(static=True, kw_only=True)
+
+    @property
+    def known(self) -> tuple[int, ...] | None:
+        """Codes of the dataflows that there are."""
+        return self.present
 
 
 def stack_chiplets(rows: list[dict]) -> Chiplets:
@@ -73,6 +85,5 @@ def stack_chiplets(rows: list[dict]) -> Chiplets:
         **{
             name: np.asarray([row[name] for row in rows], np.int32 if name == "dataflow" else np.float64)
             for name in Chiplets.__dataclass_fields__
-            if name != "present"
         }
     )

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from ..cost import CostTable, run_compiled, table_of
 from ..hardware import System
 from ..workload import Workload
-from ._constants import few_enough, make_constants, one_memory
+from ._constants import Constants, few_enough, make_constants, one_memory
 from ._metrics import Metrics
 from ._placement import vector
-from ._residency import residency
-from ._rows import execution_order, make_rows
+from ._residency import Residency, residency
+from ._rows import Rows, execution_order, make_rows
 from ._schedule import Schedule, filled_up
 from ._steady_state import metrics
 from ._tiers import over_bytes
@@ -57,11 +57,11 @@ def _metrics_of(workload, system, schedule, table, temperature, *, smooth: bool,
 class Traversable(NamedTuple):
     """What a traversal takes, made of a workload, a system and a schedule."""
 
-    rows: object
+    rows: Rows
     placed: jax.Array
     window: jax.Array | None
-    constants: object
-    residency: object
+    constants: Constants
+    residency: Residency
     n_slots: int
     order: jax.Array | None
 

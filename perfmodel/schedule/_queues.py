@@ -95,7 +95,9 @@ def send(queues: Queues, k: Constants, x, placed, parts: list[Sent], keep):
         end, out_s = _in_turn(out_s, part.came, part.when, part.nbytes * ways.port_s_per_byte, keep)
         ends.append(end)
         ons.append(_between(ways.between, part.came, x, part.source, placed, keep))
-    return _arrive(queues._replace(out_s=out_s), ways, x, [p.when for p in parts], ends, ons, [p.nbytes for p in parts], keep)
+    return _arrive(
+        queues._replace(out_s=out_s), ways, x, [p.when for p in parts], ends, ons, [p.nbytes for p in parts], keep
+    )
 
 
 def _arrive(queues: Queues, ways: Ways, x, whens, ends, ons, amounts, keep):
@@ -151,7 +153,9 @@ def _between(table, came, x, source, placed, keep):
 def memory_transfer(queues: Queues, k: Constants, x, when, by_tier, waits_s, keep, *, reads: bool, before: Any = None):
     """(when bytes have moved between memory and the chiplet at `x`, queues). `by_tier`: bytes in each tier; `waits_s`: latency;
     `before`: bytes in each tier that are written before they are read."""
-    total, memory, end = sum(by_tier[1:], by_tier[0]), list(queues.memory), when
+    total: Any = sum(by_tier[1:], by_tier[0])
+    memory: list = list(queues.memory)
+    end: Any = when
     for t, nbytes in enumerate(by_tier):
         service = nbytes * (k.read_s if reads else k.write_s)[t]
         if before is not None:
@@ -164,12 +168,13 @@ def memory_transfer(queues: Queues, k: Constants, x, when, by_tier, waits_s, kee
     queues = queues._replace(memory=tuple(memory))
     if k.ways is not None and k.ways.read is not None:
         end, queues = _to_interface(queues, k, x, when, end, total, reads, keep)
-    return end + jnp.where(total > 0, waits_s, 0.0), queues
+    wait_s: Any = jnp.where(total > 0, waits_s, 0.0)
+    return end + wait_s, queues
 
 
 def _to_interface(queues: Queues, k: Constants, x, when, end, nbytes, reads: bool, keep):
     """Memory traffic of a chiplet without an interface: the ports of both chiplets, and the links between them."""
-    ways = k.ways
+    ways: Any = k.ways
     far = nbytes * choose(x, ways.far)
     server = _server(x, ways.server, k)
     here, there = (x, server) if reads else (server, x)  # into, out of

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._numerics import fits
+from .._numerics import fits, varying_with
 from ._constants import Constants
 from ._placement import agree, choose, columns, each, plus, weights, zeros
 from ._rows import Rows, row_costs
@@ -50,7 +50,8 @@ def residency(rows: Rows, placed, k: Constants, *, smooth: bool, temperature, un
             each(jnp.maximum, largest, working),
         ), None
 
-    start = (none, none, zero, none, placed[0], zeros(k.n_columns, zero, k.scalars))
+    *before, largest = varying_with((none, none, zero, none, zeros(k.n_columns, zero, k.scalars)), (rows, placed, k))
+    start = (*before, placed[0], largest)
     (stored, live, segments, most, _, largest), _ = jax.lax.scan(step, start, (rows, placed), unroll=unroll)
     need = settle(most, live, segments, 1.0)
     if k.column is not None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from .._numerics import varying_with
 from ..workload import Workload
 from ..workload._fusion_rules import ALL, ITEMS, POINTS, POOLS, WINDOW, incoming, needs
 from ..workload._operators import KINDS
@@ -173,7 +174,7 @@ def _live(streams, hold, tile, last, live_bytes):
     zero = jnp.zeros((), hold.dtype)
     whole = streams * hold
     rows = (streams, whole, tile, ends(whole, last + 1), ends(streams, last))
-    _, (gone, tiles) = jax.lax.scan(step, (zero, zero, zero), rows)
+    _, (gone, tiles) = jax.lax.scan(step, varying_with((zero, zero, zero), rows), rows)
     return jnp.maximum(live_bytes - gone + tiles, 0.0)
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._numerics import fits
+from .._numerics import fits, varying_with
 from ._access import parted, waited
 from ._constants import Constants
 from ._placement import agree, become, choose, columns, each, pairs, plus, weights, zeros
@@ -93,6 +93,10 @@ def traverse(rows: Rows, placed, windows, constants: Constants, held_weights: Re
         None if rows.stream is None else no_streams(n_slots, k.n_chiplets, zero, k.scalars),
         None if alone else (by_tier,) * 3,
     )  # fmt: skip
+
+    totals, clock = varying_with((totals, clock), (rows, placed, windows, k, held_weights))
+    if windows is not None:
+        clock = clock._replace(window=varying_with(jnp.zeros((), jnp.int32), windows))
 
     def step(carry, xs):
         total, clock, seen = _step(*carry, *xs, k, held_weights, smooth, temperature, warm)
@@ -195,8 +199,9 @@ def _step(total: Totals, clock: Clock, row: Rows, placed, window, k: Constants, 
             Sent(came, source, when, by_network * nbytes * row.count)
             for when, nbytes, (_, source, came, _, _, by_network, *_) in zip(sent, row.input_bytes, found, strict=True)
         ]
-        sent, queues = send(queues, k, x, placed, parts, keep)
-        sent = [keep(end + choose(part.came, _hops_to(x, k)) * k.hop_s) for end, part in zip(sent, parts, strict=True)]
+        ends: Any
+        ends, queues = send(queues, k, x, placed, parts, keep)
+        sent = [keep(end + choose(part.came, _hops_to(x, k)) * k.hop_s) for end, part in zip(ends, parts, strict=True)]
     for i, (there, _, came, _, done, _, by_memory, late_bytes, _) in enumerate(found):
         when = asked + by_memory * jnp.where(there, jnp.maximum(done - asked, 0.0), 0.0)
         if k.spread:  # the way out of the other chiplet is another one
