@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from ..workload import Workload
 from ..workload._fold import Folding, folded
 from ._interpolation import Sums
-from ._pieces import MORE, Feature, Pieces, product
+from ._pieces import MORE, NOBODY, Feature, Pieces, product
 from ._samples import OF_MODELS, OF_OPERATORS, OF_ROWS, TOTALS
 
 _MEANS = {f"{side}_bits": (f"{side}_total", f"{side}_elements") for side in ("in", "out")}
@@ -46,9 +46,9 @@ class Leaves(eqx.Module):
                 n = leaves.get(elements, getattr(op, elements))
                 mean = leaves[total] / jnp.where(n > 0, n, 1.0)
                 leaves[name] = jnp.where(self.means[name], mean, jnp.asarray(getattr(op, name), dtype))
-        if self.more is not None:  # rows of nobody count nothing
+        if self.more is not None:
             count = jnp.ones(w.n_operators, dtype) if w.count is None else jnp.asarray(w.count, dtype)
-            leaves["count"] = jnp.where(self.more & (at[MORE] <= 0), 0.0, count)
+            leaves["count"] = jnp.where(self.more & (at[NOBODY] > 0), 0.0, count)
         return _with(self.template, {name: value for name, value in leaves.items() if name not in TOTALS})
 
 
@@ -79,6 +79,8 @@ def leaves_of(
         means = {name: rows[by.rows] for name, rows in means.items()}
         more = None if more is None else more[by.rows]
         template = folded(template, by)
+    if more is not None:
+        sums, of = _of_nobody(sums, of, template, more)
     sums, (zero,) = sums.added(np.zeros((1, len(sums.features)), object))
     of = of | {"input_bytes": by_input(template, of["edge_bytes"], zero)}
     varies, layout, rows = sums.varies, [], []
@@ -91,6 +93,22 @@ def leaves_of(
     features = tuple(f for f, use in zip(sums.features, used, strict=True) if use) or ((),)
     table = table[:, used] if used.any() else np.zeros((0, 1))
     return Leaves(template, table, means, more, features, tuple(layout), pieces)
+
+
+def _of_nobody(sums: Sums, of: dict, w: Workload, more: np.ndarray) -> tuple[Sums, dict]:
+    """Rows of experts that get more, where none does: of the sizes of one, to be counted 0 times (nothing is divided by 0)."""
+    own = {name: more for name in (*OF_OPERATORS, *TOTALS)} | {"edge_bytes": more[w.target]}
+    some = [k for k, feature in enumerate(sums.features) if MORE in feature]
+    one = tuple(tuple(NOBODY if q == MORE else q for q in sums.features[k]) for k in some)
+    table = np.concatenate([sums.table, np.zeros((len(sums.table), len(one)), object)], axis=1)
+    sums = sums._replace(features=(*sums.features, *one), table=table)
+    for name, rows in own.items():
+        filled = sums.table[of[name][rows]].copy()
+        filled[:, len(filled.T) - len(one) :] = filled[:, some]
+        sums, where = sums.added(filled)
+        of = of | {name: of[name].copy()}
+        of[name][rows] = where
+    return sums, of
 
 
 def by_input(w: Workload, of_edges: np.ndarray, none: int) -> np.ndarray:

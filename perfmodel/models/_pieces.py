@@ -8,6 +8,7 @@ experts get. All of them are exact for integers; between integers they are joine
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+from jax import lax
 
 Feature = tuple[str, ...]  # the product of quantities, (): one
 
@@ -52,19 +53,32 @@ class Pieces(NamedTuple):
             least = (
                 least + (total - (least + 1) * active >= 0) - (total - least * active < 0)
             )  # a quotient may be rounded
-            found |= {name: jnp.asarray(x, dtype) for name, x in _loads(self.loads.count, total, active, least).items()}
+            found |= _even(*(jnp.asarray(x, dtype) for x in (self.loads.count, total, active, least)))
         return found
 
 
-# The experts that get one token more than the others, tokens of each; the others; and all but the first, idle ones included,
-# whose weights are stored with the others.
-MORE, MORE_TOKENS, FEWER, FEWER_TOKENS, STORED = "more", "more_tokens", "fewer", "fewer_tokens", "stored"
+# The experts that get one token more than the others, and tokens of each; the others; those whose weights are stored with the
+# others, idle ones among them; and 1 where no expert gets more.
+MORE, MORE_TOKENS, FEWER, FEWER_TOKENS, STORED, NOBODY = (
+    "more", "more_tokens", "fewer", "fewer_tokens", "stored", "nobody"
+)  # fmt: skip
 
 
 def _loads(count, total, active, least) -> dict[str, Any]:
     """The two loads of `expert_loads` without imbalance: `total` over `active` experts, `least` each or one more."""
     more = total - least * active
     return {MORE: more, MORE_TOKENS: least + 1, FEWER: active - more, FEWER_TOKENS: least, STORED: count - more}
+
+
+def _even(count, total, active, least) -> dict[str, Any]:
+    """The same in a trace. Derivatives are those of a token spread evenly over the experts at work (or of one expert more at work),
+    as experts come and go between the two loads: those of all sums are the same, and none is lost with a row of nobody."""
+    fixed = {name: lax.stop_gradient(x) for name, x in _loads(count, total, active, least).items()}
+    mean = total / active
+    more_tokens, at_work = mean - lax.stop_gradient(mean), active - lax.stop_gradient(active)
+    moving = {MORE_TOKENS: more_tokens, FEWER_TOKENS: more_tokens, FEWER: at_work}
+    nobody = jnp.where(fixed[MORE] > 0, 0.0, 1.0)
+    return {name: x + moving.get(name, 0.0) for name, x in fixed.items()} | {NOBODY: nobody}
 
 
 def product(feature: Feature, quantities: dict[str, Any]):
