@@ -80,13 +80,15 @@ def interpolated(
 
 
 def independent(rows: Sequence[Sequence[int]]) -> bool:
-    """Whether no row is a combination of others."""
-    return np.linalg.matrix_rank(_balanced(rows)) == len(rows)
-
-
-def _balanced(rows: Sequence[Sequence[int]]) -> np.ndarray:
-    table = np.asarray(rows, float)
-    return table / np.maximum(np.abs(table).max(axis=0), 1e-300)
+    """Whether no row is a combination of others; exact."""
+    left = [[Fraction(x) for x in row] for row in rows]
+    while left:
+        pivot = left.pop()
+        at = next((i for i, x in enumerate(pivot) if x), None)
+        if at is None:
+            return False
+        left = [[a - row[at] / pivot[at] * b for a, b in zip(row, pivot, strict=True)] for row in left]
+    return True
 
 
 def _whole(columns: np.ndarray) -> tuple[np.ndarray, list[int]]:

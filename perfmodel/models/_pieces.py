@@ -53,7 +53,7 @@ class Pieces(NamedTuple):
             least = (
                 least + (total - (least + 1) * active >= 0) - (total - least * active < 0)
             )  # a quotient may be rounded
-            found |= _even(*(jnp.asarray(x, dtype) for x in (self.loads.count, total, active, least)))
+            found |= _even(_loads(self.loads.count, total, active, least), total, active, dtype)
         return found
 
 
@@ -70,10 +70,11 @@ def _loads(count, total, active, least) -> dict[str, Any]:
     return {MORE: more, MORE_TOKENS: least + 1, FEWER: active - more, FEWER_TOKENS: least, STORED: count - more}
 
 
-def _even(count, total, active, least) -> dict[str, Any]:
+def _even(loads: dict[str, Any], total, active, dtype) -> dict[str, Any]:
     """The same in a trace. Derivatives are those of a token spread evenly over the experts at work (or of one expert more at work),
     as experts come and go between the two loads: those of all sums are the same, and none is lost with a row of nobody."""
-    fixed = {name: lax.stop_gradient(x) for name, x in _loads(count, total, active, least).items()}
+    fixed = {name: lax.stop_gradient(jnp.asarray(x, dtype)) for name, x in loads.items()}
+    total, active = jnp.asarray(total, dtype), jnp.asarray(active, dtype)
     mean = total / active
     more_tokens, at_work = mean - lax.stop_gradient(mean), active - lax.stop_gradient(active)
     moving = {MORE_TOKENS: more_tokens, FEWER_TOKENS: more_tokens, FEWER: at_work}
