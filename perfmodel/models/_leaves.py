@@ -43,7 +43,7 @@ class Leaves(eqx.Module):
         w, op = self.template, self.template.operators
         for name, (total, elements) in _MEANS.items():
             if self.means[name].any():
-                n = leaves.get(elements, getattr(op, elements))
+                n = jnp.asarray(leaves[elements] if elements in leaves else getattr(op, elements), dtype)
                 mean = leaves[total] / jnp.where(n > 0, n, 1.0)
                 leaves[name] = jnp.where(self.means[name], mean, jnp.asarray(getattr(op, name), dtype))
         if self.more is not None:

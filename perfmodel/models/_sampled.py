@@ -101,6 +101,7 @@ def alike(f: Sampled, ends: int) -> Folding:
 
 
 def sampled(name: str, phase: str, options: tuple) -> Sampled:
+    """A model sampled in a phase, with options as sorted pairs; what it raises, see `family`. First the least degree is tried."""
     known, given = known_options(name), dict(options)
     if phase not in _SEQUENCE:
         raise unknown_name(f"{name}: phase", phase, _SEQUENCE)
@@ -115,6 +116,10 @@ def sampled(name: str, phase: str, options: tuple) -> Sampled:
     of = pieces(name, phase, given) if sequence else Pieces()
     if of.loads is not None and given.get("imbalance"):
         raise ValueError(f"{name}: imbalance is {given['imbalance']}; allowed in a family: 0, even loads")
+    if of.loads is not None and phase == "train":
+        raise ValueError(
+            f"{name}: phase is 'train'; allowed in a family with experts: decode, prefill (gradients are rows of every load)"
+        )
     if len(batches(of.loads, 4)) < 4:  # all experts always have as many tokens
         of = of._replace(loads=None)
     least = 0 if phase == "decode" else 1
@@ -183,7 +188,10 @@ def _fitted(
     for key, value in told[0].items():
         begin = sum(len(told[0][k]) for k in where)
         where[key] = slice(begin, begin + len(value))
-    sums, met = interpolated(quantities, samples, features, single)
+    try:
+        sums, met = interpolated(quantities, samples, features, single)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
     if not met.all():
         if degree == 1:
             return None

@@ -26,8 +26,8 @@ def numbers(w: Workload) -> dict[str, np.ndarray]:
     op = w.operators
     found = {name: np.asarray(getattr(op, name), np.float64) for name in OF_OPERATORS}
     found |= {f"{side}_total": found[f"{side}_elements"] * found[f"{side}_bits"] for side in ("in", "out")}
-    found |= {name: getattr(w, name) for name in (*OF_ROWS[-3:], "edge_bytes", *OF_MODELS[1:])}
-    return found | {"inferences": w.batch}
+    found |= {name: np.asarray(getattr(w, name)) for name in (*OF_ROWS[-3:], "edge_bytes", *OF_MODELS[1:])}
+    return found | {"inferences": np.asarray(w.batch)}
 
 
 def pieces(name: str, phase: str, options: dict) -> Pieces:
@@ -68,7 +68,7 @@ def of_length(bends: Sequence[int], phase: str, degree: int) -> list[Feature]:
 
 
 def unlike(loads: Loads | None, batch: int, length: int) -> bool:
-    """Whether all experts are at work, some with one token more than the others: the graph has all rows it can have."""
+    """Whether all experts are at work, some with a token more than the others: the graph has all rows it can have."""
     return loads is None or (loads.pairs(batch, length) > loads.count and loads.pairs(batch, length) % loads.count > 0)
 
 

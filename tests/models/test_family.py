@@ -17,20 +17,20 @@ from perfmodel.workload import fold
 IMPORTED = Path(__file__).parents[1] / "data" / "huggingface"
 LENGTH = {"decode": "context", "prefill": "seq_len", "train": "seq_len"}
 # batches and lengths: one sequence, few and many tokens, both sides of windows, experts idle, alike and unlike
-POINTS = [(1, 1), (3, 40), (2, 24), (17, 33), (128, 77), (64, 1000), (9, 4096), (5, 9001)]
+POINTS = [(1, 1), (2, 24), (17, 33), (128, 77), (64, 1000), (9, 4096), (5, 9001)]
 UNLIKE = [
-    ("gpt2", "decode"), ("gpt2", "prefill"), ("llama-2-7b", "decode"), ("llama-2-7b", "prefill"),
-    ("mistral-7b", "decode"), ("mistral-7b", "prefill"), ("gemma-2-9b", "decode"), ("gemma-2-9b", "prefill"),  # windows, alternating ones
-    ("mixtral-8x7b", "decode"), ("mixtral-8x7b", "prefill"), ("qwen3-30b-a3b", "decode"), ("deepseek-v2-lite", "decode"),  # experts
-    ("deepseek-v2-lite", "prefill"), ("falcon-7b", "decode"), ("gemma-2b", "decode"),  # latents, one head of keys
-    ("phi-2", "decode"), ("qwen3-0.6b", "decode"), ("mamba-130m", "decode"), ("mamba-130m", "prefill"),  # parallel, grouped, states
-    ("llava-1.5-7b", "prefill"), ("bert-base", "prefill"), ("clip-vit-base-patch32", "prefill"), ("gpt2", "train"),
+    ("gpt2", "decode"), ("llama-2-7b", "prefill"), ("mistral-7b", "decode"), ("gemma-2-9b", "prefill"),  # plain; windows, alternating ones
+    ("mixtral-8x7b", "decode"), ("deepseek-v2-lite", "decode"), ("deepseek-v2-lite", "prefill"),  # experts, latents
+    ("falcon-7b", "decode"), ("gemma-2b", "decode"), ("qwen3-0.6b", "decode"),  # parallel, one head of keys, grouped heads
+    ("mamba-130m", "decode"), ("llava-1.5-7b", "prefill"), ("bert-base", "prefill"),
+    ("clip-vit-base-patch32", "prefill"), ("gpt2", "train"),
 ]  # fmt: skip
 
 
 def named(name: str) -> str:
-    """The model of the zoo, or the configuration of that name."""
-    return name if name in pm.models.names() else str(IMPORTED / name)
+    """The model of the zoo, or the configuration of that name (`huggingface/...`: that one, whatever the zoo has)."""
+    imported = IMPORTED / name.removeprefix("huggingface/")
+    return name if name in pm.models.names() else str(imported)
 
 
 @cache
@@ -92,13 +92,15 @@ def assert_close(got, want, rtol):
             assert value == other, name
 
 
-def check(name: str, phase: str):
+def check(name: str, phase: str, *, double: bool = False):
     at, seen = family(name, phase), 0
+    traced = jax.jit(at)
     for batch, length, want in points(name, phase):
         assert_same(at(batch, length), want)
-        with jax.enable_x64(True):
-            assert_close(at(jnp.asarray(float(batch)), jnp.asarray(float(length))), want, 1e-13)
-        assert_close(at(jnp.asarray(float(batch)), jnp.asarray(float(length))), want, 1e-6)
+        assert_close(traced(float(batch), float(length)), want, 1e-6)
+        if double:
+            with jax.enable_x64(True):
+                assert_close(at(jnp.asarray(float(batch)), jnp.asarray(float(length))), want, 1e-13)
         seen += 1
     assert seen >= 4
 
@@ -110,11 +112,8 @@ def test_equals_load_at_integers(name, phase):
 
 def everything():
     decoders = sorted({*pm.models.decoders()} & {*pm.models.names()} | {"mamba-130m", "mamba-2.8b"})
-    return [
-        (n, phase)
-        for n in (*decoders, *sorted(p.name for p in IMPORTED.iterdir() if p.is_dir()))
-        for phase in ("decode", "prefill")
-    ]
+    imported = sorted(f"huggingface/{path.name}" for path in IMPORTED.iterdir() if path.is_dir())
+    return [(name, phase) for name in (*decoders, *imported) for phase in ("decode", "prefill")]
 
 
 @pytest.mark.slow
@@ -127,14 +126,14 @@ def test_every_decoder_and_every_imported_configuration(name, phase):
         with pytest.raises(ValueError, match="whole"):
             family(name, phase)
         return
-    check(name, phase)
+    check(name, phase, double=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mamba-2.8b", "opt-350m"], ids="sample-{}".format)
 def test_every_phase(name):
     for phase in LENGTH:
-        check(name, phase)
+        check(name, phase, double=True)
 
 
 def test_options_are_those_of_load():
@@ -217,8 +216,9 @@ def test_one_call_for_many_points_is_a_loop(name):
     many = jax.jit(jax.vmap(at))(batch, context)
     for i, each in enumerate(zip(batch, context, strict=True)):
         one = at(*each)
-        varied = jax.tree.map(lambda x, alone: x[i] if jnp.shape(x) != jnp.shape(alone) else x, many, one)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=3e-7), varied, one)
+        for x, alone in zip(jax.tree.leaves(many), jax.tree.leaves(one), strict=True):
+            varies = x.ndim > alone.ndim or x.shape[0] != alone.shape[0]
+            np.testing.assert_allclose(x[i] if varies else x, alone, rtol=3e-7)
 
 
 def test_what_does_not_depend_on_them_stays_as_it_is():
@@ -295,7 +295,7 @@ def test_loads_of_any_integers(batch, length):
     (lambda: pm.models.family("llama-2-7b", context=3), "llama-2-7b: context is 3; a family is called with it"),
     (lambda: pm.models.family("llama-2-7b", sequence=3), "llama-2-7b: option is 'sequence'"),
     (lambda: pm.models.family("mixtral-8x7b", imbalance=1.5), "mixtral-8x7b: imbalance is 1.5"),
-    (lambda: pm.models.family("mixtral-8x7b", phase="train"), "is another graph at another batch"),
+    (lambda: pm.models.family("mixtral-8x7b", phase="train"), "mixtral-8x7b: phase is 'train'"),
     (lambda: pm.models.family("resnet50", phase="decode"), "resnet50: phase is 'decode'"),
     (lambda: family("gpt2")(1), "context is missing"),
     (lambda: family("resnet50", "prefill")(1, 7), "context is given"),
