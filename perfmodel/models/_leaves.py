@@ -18,7 +18,7 @@ _MEANS = {f"{side}_bits": (f"{side}_total", f"{side}_elements") for side in ("in
 
 
 class Leaves(eqx.Module):
-    """A pytree: models of one shape share a compiled program when it is passed as an argument.
+    """A pytree, so that it can be an argument of a compiled program (names are static).
 
     - `template`: the workload at one point; leaves that depend on nothing are its own.
     - `coefficients`: of the others, below one another, in `features`.  `layout`: name, first row and shape of each.
