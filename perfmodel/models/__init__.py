@@ -3,6 +3,8 @@
 from ._decoders import Decoder as Decoder
 from ._decoders import decoder as decoder
 from ._decoders import decoders as decoders
+from ._family import Family as Family
+from ._family import family as family
 from ._file import load_workload_file as load_workload_file
 from ._load import check_option as check_option
 from ._load import known_options as known_options

@@ -5,6 +5,7 @@ from ._dtypes import Precision as Precision
 from ._dtypes import precision as precision
 from ._fill import fill_up as fill_up
 from ._fill import round_size as round_size
+from ._fold import fold as fold
 from ._fusion import Coarse as Coarse
 from ._fusion import Fusion as Fusion
 from ._fusion import Intensity as Intensity

@@ -5,6 +5,7 @@ Rows stand in execution order, model after model. Everything an evaluator needs 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain, count
 
 import equinox as eqx
@@ -12,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .._numerics import frozen
-from ._operators import Operators, exact_macs, operator_row, stack_operators
+from ._operators import KINDS, Operators, exact_macs, operator_row, stack_operators
 
 MIXES = ("equal-work", "equal-inferences")
 _WIDEST = 8  # inputs of a row: an evaluator's step looks at that many, whatever the row
@@ -35,7 +36,8 @@ class Workload(eqx.Module):
       reader.  `slot, input_slot`: register slot that holds a row's result, to walk the graph with `n_slots` registers.
     - `first`: whether a row is its model's first.  `live_bytes`: all that one pass of its model holds while it runs.
     - `names, model_names, mix, n_slots`: static; no formula looks at a name.
-    - `count`: how many equal rows, one after another, a row stands for; None: one each. 0: a row that only fills a program up.
+    - `count`: how many equal rows, one after another, a row stands for (`fold`); None: one each. 0: a row that only fills a program up,
+      or of experts that nobody is at. All other fields are of one of them; totals over rows are sums times `count`.
     """
 
     operators: Operators
@@ -75,17 +77,18 @@ class Workload(eqx.Module):
     @property
     def macs(self) -> int:
         """Exact multiply-accumulates of one pass of every model (host only)."""
-        return sum(exact_macs(self.operators))
+        return sum(_row_macs(self))
 
     @property
     def parameters(self) -> int:
         """Exact stored parameters of all models (host only)."""
-        return sum(int(n) for n in self.operators.parameters)
+        return sum(int(n) * times for n, times in zip(self.operators.parameters, _times(self), strict=True))
 
     @property
     def weight_bytes(self) -> float:
         """Bytes of all stored parameters."""
-        return float(np.sum(self.operators.parameters * self.operators.weight_bits) / 8)
+        times = 1.0 if self.count is None else self.count
+        return float(np.sum(self.operators.parameters * self.operators.weight_bits * times) / 8)
 
     @property
     def kv_cache_bytes(self) -> float:
@@ -193,17 +196,31 @@ def merge(workloads: Sequence[Workload], mix: str = "equal-work") -> Workload:
     columns = {
         name: np.concatenate([getattr(w.operators, name) for w in workloads]) for name in Operators.__dataclass_fields__
     }
-    return assemble(
+    merged = assemble(
         Operators(**columns), edges, np.concatenate(models).astype(np.int32),
         np.concatenate([w.outside_in_bytes for w in workloads]), np.concatenate([_forced_out(w) for w in workloads]),
         rate, np.concatenate([w.batch for w in workloads]),
         np.concatenate([np.stack([w.kv_bytes_per_token, w.kv_tokens, w.state_bytes]) for w in workloads], axis=1),
         tuple(names), model_names, mix,
     )  # fmt: skip
+    if all(w.count is None for w in workloads):
+        return merged
+    # what is held while a row runs is that of the whole pass: a folded graph does not show it again
+    held = {name: np.concatenate([getattr(w, name) for w in workloads]) for name in ("hold_bytes", "live_bytes")}
+    return replace(merged, count=np.concatenate([_times(w) for w in workloads]).astype(np.float64), **held)
 
 
 def _macs(w: Workload, m: int) -> int:
-    return sum(macs for macs, of in zip(exact_macs(w.operators), w.model, strict=True) if of == m)
+    return sum(macs for macs, of in zip(_row_macs(w), w.model, strict=True) if of == m)
+
+
+def _row_macs(w: Workload) -> list[int]:
+    return [macs * times for macs, times in zip(exact_macs(w.operators), _times(w), strict=True)]
+
+
+def _times(w: Workload) -> list[int]:
+    """How many rows each row stands for."""
+    return [1] * w.n_operators if w.count is None else [int(n) for n in w.count]
 
 
 def _forced_out(w: Workload) -> np.ndarray:
@@ -277,11 +294,14 @@ def assemble(
 
 def _tile_share(operators: Operators, readers: list[list[int]]) -> np.ndarray:
     """Share of a tensor that must be held: two groups of it where the next row is its only reader and walks the same
-    groups (attention head by head), else all of it."""
+    groups (attention head by head), else all of it. Groups of weights (heads) and of activations (sequences) that are as many
+    by chance are not the same."""
     share = np.ones(len(readers))
+    of_weights = np.isin(operators.kind, [KINDS.index(kind) for kind in ("conv", "gemm")])
     for row, of in enumerate(readers):
         groups = int(operators.groups[row])
-        if of == [row + 1] and groups > 2 and int(operators.groups[row + 1]) == groups:
+        same = of == [row + 1] and of_weights[row] == of_weights[row + 1]
+        if same and groups > 2 and int(operators.groups[row + 1]) == groups:
             share[row] = 2 / groups
     return share
 

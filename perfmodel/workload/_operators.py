@@ -7,7 +7,7 @@ Row counts are exact integers on the host; they become floating point only insid
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Real
 
 from .._names import unknown_name
 
@@ -68,7 +68,8 @@ class Operators(eqx.Module):
     """Rows of loop nests (`L` operators). All counts are per inference pass of the row's model.
 
     **Fields:**
-    - `groups, batch, k, c, p, q, r, s`: loop bounds; vector operators keep their output shape in `batch, k, p, q`.
+    - `groups, batch, k, c, p, q, r, s`: loop bounds, floats where they are traced; vector operators keep their output shape in
+      `batch, k, p, q`.
     - `stride`: stride of the sliding window, both directions.
     - `kind`: index into `KINDS`.  `is_matrix`: 1.0 where the row runs on the PE array.
     - `lane_ops`: vector-lane operations.
@@ -77,15 +78,15 @@ class Operators(eqx.Module):
     - `in_bits, weight_bits, out_bits, psum_bits`: precision of each operand.
     """
 
-    groups: Int[Array, "L"]
-    batch: Int[Array, "L"]
-    k: Int[Array, "L"]
-    c: Int[Array, "L"]
-    p: Int[Array, "L"]
-    q: Int[Array, "L"]
-    r: Int[Array, "L"]
-    s: Int[Array, "L"]
-    stride: Int[Array, "L"]
+    groups: Real[Array, "L"]
+    batch: Real[Array, "L"]
+    k: Real[Array, "L"]
+    c: Real[Array, "L"]
+    p: Real[Array, "L"]
+    q: Real[Array, "L"]
+    r: Real[Array, "L"]
+    s: Real[Array, "L"]
+    stride: Real[Array, "L"]
     kind: Int[Array, "L"]
     is_matrix: Float[Array, "L"]
     lane_ops: Float[Array, "L"]

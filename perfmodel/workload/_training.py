@@ -50,10 +50,14 @@ def training_step(workload: Workload, optimizer: str = "adam") -> Workload:
     Total MACs are three times the forward ones less the `dgrad` of rows before which nothing learns. A weight that two rows
     share is updated once. `optimizer`: adam, momentum or sgd.
 
-    Raises ValueError for an unknown optimizer and for several models at once (train each, then merge).
+    Raises ValueError for an unknown optimizer, for several models at once (train each, then merge) and for a folded workload.
     """
     if optimizer not in OPTIMIZERS:
         raise unknown_name("optimizer", optimizer, OPTIMIZERS)
+    if workload.count is not None:
+        raise ValueError(
+            f"{workload.model_names[0]}: is folded; train the whole graph, its backward pass reads every layer"
+        )
     if workload.n_models != 1:
         raise ValueError(f"{', '.join(workload.model_names)}: several models; train each, then merge")
     step = _Step(workload)

@@ -192,3 +192,13 @@ def test_counts_beyond_float32_stay_exact():
     graph.add("a", operator_row("gemm", k=65537, c=65537, p=3))  # 3 * (2**16 + 1)**2: odd, above 2**24 and 2**32
     workload = graph.build()
     assert workload.macs == 3 * 65537**2 and workload.parameters == 65537**2
+
+
+@pytest.mark.parametrize("weights, held", [(False, 2 / 6), (True, 1.0)])
+def test_groups_of_weights_are_not_those_of_sequences(weights, held):
+    """Six sequences, then six heads with weights of their own: nothing streams from one to the other, as many as they are."""
+    graph = GraphBuilder("groups")
+    values = graph.add("values", operator_row("attention_gemm", groups=6, k=8, c=9, p=5))
+    reader = operator_row("gemm" if weights else "attention_gemm", groups=6, k=4, c=8, p=5)
+    graph.add("reader", reader, [values])
+    assert graph.build().hold_bytes.tolist() == pytest.approx([6 * 8 * 5 * held, 0.0])
