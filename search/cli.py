@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--mapper", default="", metavar="OBJECTIVE",
                       help="search each operator's loop nest for least latency, energy or edp instead of the closed form of its "
                       "dataflow; --report prints the nests")  # fmt: skip
+    made.add_argument("--cold", action="store_true", help="latency loads the weights that stay in buffers, too")
     made.add_argument("--execution", default="", metavar="NAME",
                       help="on a divided fabric (SN40L): kernels, one an operator, or streaming, groups as spatial pipelines")  # fmt: skip
     made.add_argument(

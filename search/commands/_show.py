@@ -109,7 +109,7 @@ def evaluated(arguments) -> tuple[dict, list[str]]:
     from ._tiers_text import tiers_of
 
     schedule, memory = tiers_of(workload, system, schedule, table)
-    metrics = jax.tree.map(np.asarray, pm.evaluate(workload, system, schedule, table=table))
+    metrics = jax.tree.map(np.asarray, pm.evaluate(workload, system, schedule, table=table, warm=not arguments.cold))
     answer = {f: _plain(getattr(metrics, f)) for f in metrics.__dataclass_fields__ if f != "models"}
     answer.update(
         bottleneck_name=system.resource_names[int(metrics.bottleneck)],
