@@ -4,7 +4,7 @@ arXiv 2405.07518 prints classes of speed-ups, not bars: ours stand beside the cl
 most 64 neighbouring rows. `20 ops`: of at most 24, as the paper says of its compiler ("over 20 operators"). `11 ops`: of at most 11, so
 that there are about as many launches as the paper counts (11 times fewer). Nothing is fitted to the paper's speed-ups; what it does not
 print is assumed once, for all rows: 10 us for a launch by the host (a hundredth by hardware), 100 GB/s each way between sockets, batch 1,
-tensor parallelism by rules (`schedule/spatial/_shard.py`). Sweeps show what these decide.
+tensor parallelism by rules (`schedule/spatial/_socket_shares.py`). Sweeps show what these decide.
 """
 
 import sys

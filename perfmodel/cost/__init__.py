@@ -1,5 +1,8 @@
 """What one operator costs on one chiplet: dataflow, tiling, energy, silicon, price."""
 
+from ._collective_rows import collective_row_s as collective_row_s
+from ._collectives import CollectiveCost as CollectiveCost
+from ._collectives import collective_cost as collective_cost
 from ._columns import CostTable as CostTable
 from ._columns import operator_cost as operator_cost
 from ._columns import with_sub_batch as with_sub_batch
@@ -22,6 +25,8 @@ from ._table import cost_table as cost_table
 from ._table import table_of as table_of
 from ._tiling import Tiling as Tiling
 from ._tiling import tiling as tiling
+from ._topology import Topology as Topology
+from ._topology import topology as topology
 from .kernels import COLLECTIVES as COLLECTIVES
 from .kernels import FAMILIES as FAMILIES
 from .kernels import PRECISIONS as PRECISIONS

@@ -1,5 +1,6 @@
 """What serving and training see of a system: the figures of one of its equal devices, and the ways between them."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,10 +12,11 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from .._names import unknown_name
-from .._numerics import safe_divide
 from ..hardware import Gpu, System
 from ..hardware import gpu as gpu_named
-from .kernels._collective import COLLECTIVES, collective_s
+from ._collectives import CollectiveCost, collective_cost
+from ._topology import Mesh, Topology, mesh_of
+from .kernels._collective import COLLECTIVES, measured_s
 from .kernels._columns import as_gpu
 from .kernels._constants import Entry, constants, read_entries
 
@@ -31,8 +33,6 @@ KERNELS = (
     *(("nccl", f"nccl_{kind}") for kind in ("all_reduce", "all_gather", "reduce_scatter", "alltoall")),
     *(("elementwise", kind) for kind in ("input_layernorm", "mlp_act", "attn_rope", "add", "emb")),
 )  # fmt: skip
-_NCCL = {"all_reduce": "nccl_all_reduce", "all_gather": "nccl_all_gather", "reduce_scatter": "nccl_reduce_scatter",
-         "all_to_all": "nccl_alltoall"}  # fmt: skip
 
 
 class Tiers(NamedTuple):
@@ -58,7 +58,7 @@ class Machine(eqx.Module):
     - `buffer_bytes, buffer_bytes_per_s`: on chip.  `launch_s`: of a kernel, where the kernels' constants do not hold it.
     - `tiers`: memory of one device.
     - `link_bytes_per_s` each way and `hop_s` between neighbours in the package; `outside_bytes_per_s`, `outside_s` between
-      packages (0: no way).
+      packages (0: no way).  `mesh`: what collectives meet where the package is one; None: a switch.
     - `mac_j` (16 bits), `lane_op_j`, `buffer_j_per_byte`, `link_j_per_byte`; `static_w` of one device with its memory.
     - `name, gpu_name` ("": no GPU), `tier_names, attached` (tiers that a device reads by itself, not over a host), `devices` (static).
     """
@@ -86,6 +86,7 @@ class Machine(eqx.Module):
     attached: tuple[bool, ...] = eqx.field(static=True)
     memory: int = eqx.field(static=True)
     devices: int = eqx.field(static=True)
+    mesh: Mesh | None = None
 
     def tier(self, name: str) -> int:
         """Index of a tier by name. Raises ValueError for an unknown one."""
@@ -93,54 +94,39 @@ class Machine(eqx.Module):
             raise unknown_name(f"{self.name}: tier", name, self.tier_names)
         return self.tier_names.index(name)
 
-    def collective_s(self, kind: str, message_bytes, ranks, *, outside=False, low_latency: bool = True):
-        """Seconds of a collective (`COLLECTIVES`) of `message_bytes` (the whole tensor) between `ranks` devices; 0 for one.
+    @property
+    def topology(self) -> Topology:
+        """The ways between its devices."""
+        return Topology(
+            float(self.devices), self.link_bytes_per_s, self.hop_s, self.outside_bytes_per_s, self.outside_s, self.launch_s,
+            mesh=self.mesh,
+        )  # fmt: skip
 
-        On GPUs the fitted kernels: NCCL, and for an all-reduce the libraries' one-shot kernel if that is faster and `low_latency`.
-        Elsewhere the lesser of ring, 2(n-1) (hop + bytes / n / link), and tree, 2 log2(n) hops + 2 bytes / link (both halved but for
-        all-reduce), over a launch: formulas of formulas 9, textbook. `outside`: over the links between packages instead (ring or tree).
-        Elementwise; `ranks` may be traced. Raises ValueError for an unknown kind.
+    def collective(self, kind: str, message_bytes, ranks, *, step=1.0, low_latency: bool = True) -> CollectiveCost:
+        """Seconds and bytes of a collective, as `collective_cost` has it, between `ranks` devices `step` apart in the order of devices,
+        which fill packages.
+
+        Inside a package of GPUs the fitted kernels: NCCL, and for an all-reduce the libraries' one-shot kernel if that is faster and
+        `low_latency`. Elementwise; `ranks` may be traced. Raises ValueError for an unknown kind.
         """
-        if kind not in COLLECTIVES:
-            raise unknown_name("collective", kind, COLLECTIVES)
-        many = jnp.maximum(ranks, 2.0)
-        if outside:
-            seconds = _ring_or_tree_s(kind, message_bytes, many, self.outside_bytes_per_s, self.outside_s)
-        elif self.gpu is None or self.kernels is None:
-            seconds = self.launch_s + _ring_or_tree_s(kind, message_bytes, many, self.link_bytes_per_s, self.hop_s)
-        else:
-            found: Any = self.kernels["nccl", _NCCL[kind]]
-            seconds = collective_s(found, self.gpu, message_bytes, many, kind=kind)
-            if kind == "all_reduce" and low_latency:
-                custom = self.kernels["custom_all_reduce", ""]
-                seconds = jnp.minimum(seconds, collective_s(custom, self.gpu, message_bytes, many))
-        return jnp.where(ranks > 1, seconds, 0.0)
+        measured = None
+        if self.gpu is not None and self.kernels is not None and kind in COLLECTIVES:
+            measured = partial(measured_s, self.kernels, self.gpu, low_latency=low_latency)
+        return collective_cost(kind, message_bytes, ranks, self.topology, step=step, inside_s=measured)
 
-    def send_s(self, message_bytes, *, outside=False):
-        """Seconds to hand `message_bytes` to one other device."""
-        rate, latency = (self.outside_bytes_per_s, self.outside_s) if outside else (self.link_bytes_per_s, self.hop_s)
-        wire_s: Any = safe_divide(message_bytes, rate, jnp.inf)
-        return self.launch_s + latency + wire_s
+    def collective_s(self, kind: str, message_bytes, ranks, *, step=1.0, low_latency: bool = True):
+        """Seconds of `collective`; 0 for one rank."""
+        return self.collective(kind, message_bytes, ranks, step=step, low_latency=low_latency).seconds
+
+    def send_s(self, message_bytes, ranks=2.0, *, step=1.0):
+        """Seconds to hand `message_bytes` to the next of `ranks` devices in a chain, `step` apart: over the slowest way there is."""
+        return self.collective("send", message_bytes, ranks, step=step).seconds
 
     def one_bandwidth(self) -> "Machine":
         """The same machine, its GPU kernels on the bandwidth of its memory tier: whoever changes that changes their time."""
         if self.gpu is None:
             return self
         return eqx.tree_at(lambda m: m.gpu.dram_bytes_per_s, self, self.tiers.bytes_per_s[self.memory])
-
-    def with_devices(self, devices: int) -> "Machine":
-        """The same devices, another number of them."""
-        return eqx.tree_at(lambda m: m.devices, self, devices)
-
-
-def _ring_or_tree_s(kind, message_bytes, ranks, link_bytes_per_s, hop_s):
-    wire_s: Any = safe_divide(message_bytes, link_bytes_per_s, jnp.inf)
-    ring: Any = (ranks - 1) * hop_s + (ranks - 1) / ranks * wire_s
-    if kind == "all_to_all":
-        return ring
-    tree = jnp.ceil(jnp.log2(ranks)) * hop_s + wire_s
-    once = jnp.minimum(ring, tree)
-    return 2 * once if kind == "all_reduce" else once
 
 
 def _traced(x) -> bool:
@@ -191,6 +177,7 @@ def machine(system: System, *, parameters: str | Path | None = None, source: str
         link_j_per_byte=package.hop_j_per_byte, static_w=jnp.mean(chips.static_w) + jnp.sum(memory.static_w) * part,
         name=system.name, gpu_name=name if device is not None else "", tier_names=system.memory.names,
         attached=_attached(system), memory=_main_memory(system), devices=n,
+        mesh=mesh_of(package.positions) if package.link_names else None,
     )  # fmt: skip
 
 

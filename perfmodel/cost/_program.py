@@ -20,6 +20,7 @@ from jax.core import Tracer, trace_ctx
 
 from ..hardware import System
 from ..workload import Workload, fill_up, round_size
+from ._collective_rows import has_collectives, with_ways
 from .kernels._columns import gpu_kernels
 
 # What takes most of the time of compiling on a CPU and saves nothing that a single candidate could notice (benchmarks/start_up.py).
@@ -60,7 +61,8 @@ def run_compiled(function: Callable, workload: Workload, system: System, *others
     made = _on_device if top else _on_host
     others = jax.tree.map(lambda x: canonical(x, dtype), others)
     run = _program(function, jax.default_backend() if top else "", tuple(sorted(static.items())))
-    return run(_once(made, _filled, workload, dtype), _once(made, unnamed_system, system, dtype), *others)
+    strip = _unnamed_with_ways if has_collectives(workload.operators) else unnamed_system
+    return run(_once(made, _filled, workload, dtype), _once(made, strip, system, dtype), *others)
 
 
 def filled_sizes(workload: Workload) -> tuple[int, int]:
@@ -103,6 +105,10 @@ def unnamed_system(system: System) -> System:
         type_names=("",) * len(system.type_names),
         runs=(),
     )
+
+
+def _unnamed_with_ways(system: System) -> System:
+    return unnamed_system(with_ways(system))
 
 
 def _filled(workload: Workload) -> Workload:

@@ -10,6 +10,7 @@ from jax.core import Tracer
 
 from ..hardware import DATAFLOWS, Chiplets, System
 from ..workload import Operators, Workload
+from ._collective_rows import has_collectives, with_collectives, with_ways
 from ._columns import CostTable, operator_cost, with_sub_batch
 from ._program import alone, run_compiled
 from .kernels._columns import GPU, GpuKernels, with_gpu_columns
@@ -32,7 +33,9 @@ def cost_table(
     if mappings is not None:
         if smooth or kernels is not None:
             raise ValueError("mappings are whole loop nests of arrays; they go with neither smooth nor kernels")
-        return _mapped(workload.operators, system, sub_batch, mappings, by_type)
+        table = _mapped(workload.operators, system, sub_batch, mappings, by_type)
+        known = with_ways(system) if has_collectives(workload.operators) else system
+        return with_collectives(table, workload.operators, known, sub_batch, by_type)
     if kernels is not None:
         system = replace(system, kernels=kernels)
     mixed = not jnp.issubdtype(jnp.result_type(system.kind), jnp.integer)
@@ -49,7 +52,7 @@ def table_of(
     chiplets, column = (system.types, system.kind) if by_type else (system.chiplets, None)
     table = _table(workload.operators, chiplets, sub_batch, column, smooth)
     if system.gpus is None or not _some_gpu(system.types):
-        return table
+        return with_collectives(table, workload.operators, system, sub_batch, by_type)
     kernels, gpus = system.kernels, system.gpus
     if not by_type:
         gpus, kernels = jax.tree.map(lambda x: jnp.asarray(x)[system.kind], (gpus, kernels))
@@ -59,7 +62,8 @@ def table_of(
     scaled = eqx.tree_at(
         lambda o: o.kind, jax.tree.map(lambda x: jnp.asarray(x, dtype), scaled), jnp.asarray(scaled.kind)
     )
-    return with_gpu_columns(table, scaled, chiplets, gpus, kernels, system.memory)
+    table = with_gpu_columns(table, scaled, chiplets, gpus, kernels, system.memory)
+    return with_collectives(table, workload.operators, system, sub_batch, by_type)
 
 
 def _cut(table: CostTable, n: int) -> CostTable:

@@ -23,6 +23,7 @@ class System(eqx.Module):
     - `gpus`: what the specification sheets say of the types that are GPUs, leaves `[K]` (of other types: any GPU's); None where no
       type is one. What chiplets and memory say too (peak, clock, L2, DRAM) is taken from there.  `gpu_names[k]`: "" for others.
     - `kernels`: constants of its GPUs' kernels fitted to measurements (`cost.gpu_kernels`); None: those shipped.
+    - `ways`: what collectives between its devices meet (`cost`); None: not asked for.
     - `runs[k]`: kinds of operators that type k can run, empty: all; () where no type says.
     - `name, chiplet_names, type_names, gpu_names, runs`: static.
     """
@@ -38,6 +39,7 @@ class System(eqx.Module):
     type_names: tuple[str, ...] = eqx.field(static=True)
     gpus: Gpu | None = None
     kernels: Any = None
+    ways: Any = None
     gpu_names: tuple[str, ...] = eqx.field(static=True, default=())
     runs: tuple[tuple[str, ...], ...] = eqx.field(static=True, default=())
 

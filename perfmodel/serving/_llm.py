@@ -169,13 +169,13 @@ def serve(
         carrying = one_pass(answers, True, at(entering, chunk, before))
         run = jax.tree.map(lambda x, y: often * x + (1 - often) * y, carrying, one_pass(answers, True))
     stage = ceil_through(spec.layers / p.pipeline) / spec.layers
-    away = devices > machine.devices  # stages in several packages
 
     def piped(run, rows):
         """(seconds of one micro-batch through all stages, of the slowest stage) with what is handed on."""
         handed = rows * spec.width * formats.activation_bytes
-        hand_s = jnp.where(away, machine.send_s(handed, outside=True), machine.send_s(handed))
-        hand_s = jnp.where(p.pipeline > 1, hand_s, 0.0)
+        hand_s = machine.send_s(
+            handed, p.pipeline, step=p.tensor * p.data
+        )  # ranks fill packages: tensor, data, pipeline
         slowest = run.layers_s * stage + run.ends_s / p.pipeline + hand_s
         return run.layers_s + run.ends_s + (p.pipeline - 1) * hand_s, slowest
 

@@ -109,8 +109,8 @@ def training_step(
         shape, machine, parts, at_ends, constants, message=message, tensor=tensor, recompute=recompute,
         sequence_parallel=sequence_parallel, tier=tier,
     )  # fmt: skip
-    far = devices > machine.devices
-    sent = jnp.where(pipeline > 1, 2 * interleave * send_s(machine, message, tensor, far, sequence_parallel), 0.0)
+    sent = 2 * interleave * send_s(machine, message, tensor, data, pipeline, sequence_parallel)
+    sent = jnp.where(pipeline > 1, sent, 0.0)
     middle = of_block.times(layers)
     behind = (pipeline > 1) * jnp.where(of_head.total > of_table.total, 1.0, 0.0)  # which end is the slower one
     before = jnp.where(pipeline > 1, 1 - behind, 1.0)
@@ -128,7 +128,9 @@ def training_step(
         gradients = gradients - jnp.minimum(gradients, middle.backward)
     table = GRADIENT * shape.table_parameters(tensor)[0]
     both = (pipeline > 1) & (shape.tied > 0)
-    tied = jnp.where(both, collective_s(machine, "all_reduce", table, 2.0, far), 0.0)
+    tied = jnp.where(
+        both, collective_s(machine, "all_reduce", table, 2.0, jnp.maximum(devices - tensor * data, 1.0)), 0.0
+    )
     updated = _UPDATE[optimizer] * memory.parameters / (data if shard_optimizer else 1.0)
     update = constants.stream_slowdown * streamed_s(machine, updated, tier)
     step = busy.total + microbatches * sent + bubble + gradients + tied + update

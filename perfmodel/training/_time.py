@@ -55,10 +55,9 @@ def reachable(machine: Machine) -> Machine:
     )
 
 
-def collective_s(machine: Machine, kind: str, message_bytes, ranks, outside) -> Float[Array, ""]:
-    """Seconds of a collective in the package, or where `outside` over the links between packages."""
-    within = machine.collective_s(kind, message_bytes, ranks, low_latency=False)
-    return jnp.where(outside, machine.collective_s(kind, message_bytes, ranks, outside=True), within)
+def collective_s(machine: Machine, kind: str, message_bytes, ranks, step=1.0) -> Float[Array, ""]:
+    """Seconds of a collective between ranks `step` apart, by the library that adds up gradients (no one-shot kernels)."""
+    return machine.collective_s(kind, message_bytes, ranks, step=step, low_latency=False)
 
 
 def stage_seconds(
@@ -66,7 +65,6 @@ def stage_seconds(
     recompute: str, sequence_parallel: bool, tier: int,
 ) -> tuple[Seconds, Seconds, Seconds]:  # fmt: skip
     """(a block, the token table, LM head and loss) for one microbatch whose activations have `message` bytes."""
-    outside = tensor > machine.devices
     forward, core, dgrad, wgrad, core_back, head, head_dgrad, head_wgrad = products_s(
         machine, [*parts, at_ends.head, at_ends.head_dgrad, at_ends.head_wgrad], tier
     )
@@ -84,7 +82,7 @@ def stage_seconds(
         return seconds - constants.overlap * jnp.minimum(seconds, constants.matrix_slowdown * jnp.sum(beside))
 
     def collective(kind):
-        return collective_s(machine, kind, message, tensor, outside)
+        return collective_s(machine, kind, message, tensor)
 
     if sequence_parallel:
         gather, scatter = collective("all_gather"), collective("reduce_scatter")
@@ -120,20 +118,16 @@ def stage_seconds(
     return of_block, of_table, of_head
 
 
-def send_s(machine: Machine, message, tensor, outside, sequence_parallel: bool) -> Float[Array, ""]:
+def send_s(machine: Machine, message, tensor, data, pipeline, sequence_parallel: bool) -> Float[Array, ""]:
     """Activations to the next stage: each tensor rank sends its part, the others' are gathered unless sequences stay split."""
-    part = message / tensor
-    sent = jnp.where(outside, machine.send_s(part, outside=True), machine.send_s(part))
-    if sequence_parallel:
-        return sent
-    return sent + collective_s(machine, "all_gather", message, tensor, tensor > machine.devices)
+    sent = machine.send_s(message / tensor, pipeline, step=tensor * data)
+    return sent if sequence_parallel else sent + collective_s(machine, "all_gather", message, tensor)
 
 
 def gradients_s(machine: Machine, parameters, data, tensor, shard_optimizer: bool) -> Float[Array, ""]:
     """Data-parallel ranks add up fp32 gradients; with a sharded optimizer each gets its part and leaves 16-bit weights to
     all."""
-    outside = data * tensor > machine.devices
     if not shard_optimizer:
-        return collective_s(machine, "all_reduce", GRADIENT * parameters, data, outside)
-    scattered = collective_s(machine, "reduce_scatter", GRADIENT * parameters, data, outside)
-    return scattered + collective_s(machine, "all_gather", GRADIENT / 2 * parameters, data, outside)
+        return collective_s(machine, "all_reduce", GRADIENT * parameters, data, tensor)
+    scattered = collective_s(machine, "reduce_scatter", GRADIENT * parameters, data, tensor)
+    return scattered + collective_s(machine, "all_gather", GRADIENT / 2 * parameters, data, tensor)

@@ -23,10 +23,16 @@ from ._graph import Workload as Workload
 from ._graph import merge as merge
 from ._operators import CLASS_OF as CLASS_OF
 from ._operators import CLASSES as CLASSES
+from ._operators import COLLECTIVE_KINDS as COLLECTIVE_KINDS
 from ._operators import KINDS as KINDS
 from ._operators import MATRIX_KINDS as MATRIX_KINDS
 from ._operators import Operators as Operators
+from ._operators import collective_row as collective_row
 from ._operators import exact_macs as exact_macs
 from ._operators import operator_row as operator_row
 from ._operators import stack_operators as stack_operators
+from ._ranks import Ranks as Ranks
+from ._shard import replicated as replicated
+from ._shard import shard as shard
+from ._shard import stages as stages
 from ._training import training_step as training_step

@@ -198,7 +198,7 @@ def merge(workloads: Sequence[Workload], mix: str = "equal-work") -> Workload:
     }
     merged = assemble(
         Operators(**columns), edges, np.concatenate(models).astype(np.int32),
-        np.concatenate([w.outside_in_bytes for w in workloads]), np.concatenate([_forced_out(w) for w in workloads]),
+        np.concatenate([w.outside_in_bytes for w in workloads]), np.concatenate([forced_out(w) for w in workloads]),
         rate, np.concatenate([w.batch for w in workloads]),
         np.concatenate([np.stack([w.kv_bytes_per_token, w.kv_tokens, w.state_bytes]) for w in workloads], axis=1),
         tuple(names), model_names, mix,
@@ -223,7 +223,7 @@ def _times(w: Workload) -> list[int]:
     return [1] * w.n_operators if w.count is None else [int(n) for n in w.count]
 
 
-def _forced_out(w: Workload) -> np.ndarray:
+def forced_out(w: Workload) -> np.ndarray:
     """Bytes that rows write to memory besides results that nobody reads (`assemble` adds those again)."""
     sink = np.ones(w.n_operators, bool)
     sink[w.source] = False

@@ -6,6 +6,7 @@ Row counts are exact integers on the host; they become floating point only insid
 """
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Real
 
@@ -16,8 +17,10 @@ KINDS = (
     "conv", "gemm", "attention_gemm", "batch_norm", "layer_norm", "softmax", "relu", "gelu", "add",
     "max_pool", "avg_pool", "embedding", "elementwise", "rms_norm", "group_norm", "silu", "sigmoid", "tanh", "mul", "rope",
     "copy", "gather", "reduce", "top_k", "scan", "fft", "resize", "quantize", "optimizer",
+    "all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send",
 )  # fmt: skip
 MATRIX_KINDS = ("conv", "gemm", "attention_gemm")  # these run on the PE array, all others on the vector lanes
+COLLECTIVE_KINDS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send")  # and these between devices
 
 # Classes for tables and pictures.
 CLASSES = {
@@ -32,6 +35,7 @@ CLASSES = {
     "pooling, reduction": ("max_pool", "avg_pool", "reduce", "top_k"),
     "embedding, movement": ("embedding", "gather", "copy", "resize"),
     "scan, transform": ("scan", "fft"),
+    "collective": COLLECTIVE_KINDS,
 }  # fmt: skip
 CLASS_OF = {kind: name for name, kinds in CLASSES.items() for kind in kinds}
 
@@ -76,6 +80,9 @@ class Operators(eqx.Module):
     - `in_elements, out_elements`: activations entering (all operands together) and leaving.
     - `parameters`: stored parameters.  `weight_elements`: parameters read by one pass (an embedding reads few).
     - `in_bits, weight_bits, out_bits, psum_bits`: precision of each operand.
+    - `ranks, rank_step`: of a collective the devices that take part, this one included, and how far apart in the order of devices one
+      is from the next (tensor ranks 1, replicas as many as a replica has devices). Of a product cut by columns `ranks` that share it: what
+      it reads has a gradient that they add up. 1 and 1 of all other rows.
     """
 
     groups: Real[Array, "L"]
@@ -98,6 +105,8 @@ class Operators(eqx.Module):
     weight_bits: Float[Array, "L"]
     out_bits: Float[Array, "L"]
     psum_bits: Float[Array, "L"]
+    ranks: Float[Array, "L"]
+    rank_step: Float[Array, "L"]
 
     def __len__(self) -> int:
         return int(self.k.shape[0])
@@ -115,11 +124,22 @@ class Operators(eqx.Module):
         """Rows whose two operands are both activations, both in `in_elements`; no GEMM shares one with another."""
         return self.kind == KINDS.index("attention_gemm")
 
+    @property
+    def is_collective(self) -> Bool[Array, "L"]:
+        """Rows that move data between devices: `COLLECTIVE_KINDS`."""
+        return self.kind >= FIRST_COLLECTIVE
 
+    @property
+    def message_bytes(self) -> Float[Array, "L"]:
+        """Of a collective: the whole tensor of a sum or a gathering, what a device holds of an exchange, what is sent."""
+        return jnp.maximum(self.in_elements * self.in_bits, self.out_elements * self.out_bits) / 8
+
+
+FIRST_COLLECTIVE = KINDS.index(COLLECTIVE_KINDS[0])
 DIMS = ("groups", "batch", "k", "c", "p", "q", "r", "s")
 _FLOATS = (
     "is_matrix", "lane_ops", "in_elements", "out_elements", "parameters", "weight_elements",
-    "in_bits", "weight_bits", "out_bits", "psum_bits",
+    "in_bits", "weight_bits", "out_bits", "psum_bits", "ranks", "rank_step",
 )  # fmt: skip
 
 
@@ -145,6 +165,8 @@ def operator_row(
     weight_bits: float | None = None,
     out_bits: float | None = None,
     psum_bits: float = 32,
+    ranks: int = 1,
+    rank_step: int = 1,
 ) -> dict:
     """One operator as a plain dictionary of exact integers, with everything derivable derived.
 
@@ -185,7 +207,31 @@ def operator_row(
         weight_bits=bits if weight_bits is None else weight_bits,
         out_bits=bits if out_bits is None else out_bits,
         psum_bits=psum_bits,
+        ranks=ranks,
+        rank_step=rank_step,
     )
+    return row
+
+
+def collective_row(kind: str, elements: int, ranks: int, *, bits: float = 8, rank_step: int = 1) -> dict:
+    """A collective between `ranks` devices as a row of `operator_row`.
+
+    `elements`: of the whole tensor (`all_reduce`, `all_gather`, `reduce_scatter`), of what this device holds before and after
+    (`all_to_all`), of what goes to the next device (`send`). A device enters with a rank's part of what is gathered and leaves with
+    a part of what is scattered (the largest part). Sums cost the lanes the additions of a ring, (n-1)/n of the elements.
+    Raises ValueError for another kind and for sizes below one.
+    """
+    if kind not in COLLECTIVE_KINDS:
+        raise unknown_name("collective", kind, COLLECTIVE_KINDS)
+    for name, size in (("elements", elements), ("ranks", ranks), ("rank_step", rank_step)):
+        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
+            raise ValueError(f"{kind} operator: {name} is {size!r}; allowed: an integer of at least 1")
+    part = -(-elements // ranks)
+    sums = kind in ("all_reduce", "reduce_scatter")
+    row = operator_row(
+        kind, k=1, in_elements=part if kind == "all_gather" else elements, lane_ops=elements - elements // ranks if sums else 0,
+        out_elements=part if kind == "reduce_scatter" else elements, bits=bits, ranks=ranks, rank_step=rank_step,
+    )  # fmt: skip
     return row
 
 

@@ -1,202 +1,110 @@
-"""Tensor parallelism of any graph: how each tensor lies across the sockets, and the collectives that this asks for.
+"""Sharding: the workload of one of many ranks that share a model, with the collectives between them as operators of its graph."""
 
-Of Megatron-LM's kind with sequence parallelism, by rules instead of by model. Where a tensor lies: `rows` (each socket has some of
-its rows, as many of them), `features` (some of its columns or heads), `whole` (each socket has all), `partial` (sums still to be
-added up). A product with weights gathers rows and leaves features; where it reads features it leaves partial sums, which the next
-reader has scattered among the sockets as they are added (of fewer rows than sockets: added up everywhere). A norm takes rows; where its
-features lie on several sockets each sends the others the columns of their rows. Softmax and the like exchange their sums instead.
-Attention has heads of its own on each socket; fewer heads than sockets are shared.
-"""
+from fractions import Fraction
 
-from typing import NamedTuple
-
-import numpy as np
-
-from ._fusion_rules import NORMS, ROWWISE
+from ._draft import Draft, draft, length, piece
 from ._graph import Workload
-from ._operators import KINDS
-
-_WHOLE, _ROWS, _FEATURES, _PARTIAL = range(4)
-_ATTENTION, _ADD, _OPTIMIZER = (KINDS.index(kind) for kind in ("attention_gemm", "add", "optimizer"))
-_ROWWISE = frozenset(KINDS.index(kind) for kind in ROWWISE)
-_NORMS = frozenset(KINDS.index(kind) for kind in NORMS)
-_STATISTIC_BYTES = 8  # two fp32 sums a row, where a row's features lie on several sockets
-
-
-class Split(NamedTuple):
-    """Rows with their shares; see `split`."""
-
-    own: np.ndarray  # [L] row of the workload, -1: a collective ...
-    of: np.ndarray  # [L] ... on the result of this row
-    label: list[str]  # of collectives
-    work_share: np.ndarray
-    weight_share: np.ndarray
-    read_share: np.ndarray
-    write_share: np.ndarray
-    out_share: np.ndarray
-    added: np.ndarray  # [L] lane operations of collectives
-    link_bytes: np.ndarray  # [L, 2]
-    hops: np.ndarray  # [L, 2]
-    source: np.ndarray
-    target: np.ndarray
-    edge_bytes: np.ndarray
-    edge: np.ndarray  # [E] edge of the workload, -1: into a collective ...
-    like: np.ndarray  # [E] ... that stands for this edge
+from ._ranks import Ranks
+from ._shard_facts import Facts
+from ._shard_layouts import Layouts, Scheme
+from ._shard_stages import stage, stage_starts
+from ._shard_tensor import TensorRank, query_shares
+from ._shard_tokens import Sequences, mark_last, with_context, with_sequences
 
 
-def split(workload: Workload, sockets: int) -> Split:
-    """The rows of one socket; one socket leaves all as it is."""
-    made = _Split(workload, sockets)
-    for row in range(workload.n_operators):
-        made.row(row)
-    return made.done()
+def shard(workload: Workload, ranks: Ranks, rank: int | None = None) -> Workload:
+    """The rows of one rank of `ranks` that share a pass of `workload`, sizes of its part, collectives as rows of their own.
+
+    Tensor ranks cut products by columns and by rows as Megatron-LM does, attention by heads, tables and the head by entries: an
+    all-reduce behind attention and behind the MLP of a layer (one where they stand side by side), behind the token table, and an
+    all-gather of logits; with `sequence` a reduce-scatter and an all-gather in place of each all-reduce. Experts are dealt out; where
+    replicas meet there, tokens go all to all and come back. Context ranks gather keys and values. Stages of a pipeline send on what
+    the next one reads. Nothing is told by names: a graph is followed from row to row, and what cannot be cut is done by all
+    (`replicated`). Where something does not divide, the first ranks have more.
+
+    **Arguments:** `workload`: of one model, all its sequences.  `rank`: see `Ranks.at`; None: the one that holds most (first of its
+    tensor ranks and replicas, last of the context ranks, the stage with most weights).
+
+    **Returns:** the workload itself if one rank has all.
+
+    Raises ValueError for several models at once, and for degrees that the model cannot have.
+    """
+    if ranks.alone:
+        return workload
+    if rank is not None:
+        return _Sharding(workload, ranks).of(*ranks.at(rank)).build()
+    return max(stages(workload, ranks), key=lambda w: (w.weight_bytes, w.macs))
 
 
-def _part(out: int, work: float) -> float:
-    """Of a tensor on a socket."""
-    return 1.0 if out in (_WHOLE, _PARTIAL) else work
+def stages(workload: Workload, ranks: Ranks) -> tuple[Workload, ...]:
+    """Of every stage of the pipeline the workload of the rank that holds most. Raises ValueError as `shard`."""
+    if ranks.alone:
+        return (workload,)
+    whole = _Sharding(workload, ranks)
+    return tuple(whole.of(0, ranks.context - 1, 0, number).build() for number in range(ranks.pipeline))
 
 
-class _Split:
-    def __init__(self, workload: Workload, sockets: int):
-        op = workload.operators
-        self.n = float(sockets)
-        self.kind, self.groups = op.kind.tolist(), np.asarray(op.groups).tolist()
-        self.rows = np.asarray(op.groups * 1.0 * op.batch * op.p * op.q).tolist()
-        self.matrix, self.parameters = np.asarray(op.is_matrix).tolist(), op.parameters.tolist()
-        self.width = np.asarray(op.k).tolist()
-        self.whole = np.asarray(op.out_elements * op.out_bits / 8).tolist()
-        self.elements, self.bits = op.out_elements.tolist(), op.out_bits.tolist()
-        self.feeds: list[list[tuple[int, int, float]]] = [[] for _ in self.kind]
-        for e, (s, t, b) in enumerate(
-            zip(workload.source.tolist(), workload.target.tolist(), workload.edge_bytes.tolist(), strict=True)
-        ):
-            self.feeds[t].append((e, s, b))
-        self.readers = np.bincount(workload.source, minlength=len(self.kind)).tolist()
-        self.table: list[tuple] = []  # a row each: own, of, label, shares, added, links
-        self.edges: list[tuple] = []
-        self.pending: list[tuple[int, float, int]] = []
-        self.at: dict[tuple[int, int], int] = {}  # (row of the workload, where it lies) -> row here
-        self.lies: list[int] = [_WHOLE] * len(self.kind)
-        self.part: list[float] = [1.0] * len(self.kind)  # of a tensor on a socket
+def replicated(workload: Workload, ranks: Ranks) -> tuple[str, ...]:
+    """Names of rows of which tensor ranks together have more than the whole: those that each does alike (norms, routers, what cannot be
+    cut), norms of which each has the weights and some of the tokens, products for heads of keys that several ranks have. Raises
+    ValueError as `shard`."""
+    if ranks.tensor == 1:
+        return ()
+    whole = _Sharding(workload, ranks)
+    d, found = whole.draft, []
+    layouts, rows = whole.layouts, d.rows
+    queries = query_shares(whole.facts, layouts)
+    for i, does in enumerate(layouts.does):
+        busy = rows[i]["is_matrix"] or rows[i]["lane_ops"] or rows[i]["parameters"]
+        alike = does == "tokens" or (does == "along" and not layouts.own_weights(i))
+        of_keys = 0 < layouts.heads.get(layouts.unit[i], (0, 0))[1] < ranks.tensor and queries[i] < 1
+        if (does == "all" and busy) or (alike and rows[i]["parameters"]) or (does in ("columns", "along") and of_keys):
+            found.append(d.names[i])
+    return tuple(found)
 
-    def row(self, r: int) -> None:
-        feeds = self.feeds[r]
-        where = [self._reduced(r, s) for _, s, _ in feeds]
-        share = 1.0 / self.n
-        if self.n == 1:
-            reads, out, work = where, _WHOLE, 1.0
-        elif self.matrix[r] > 0 and self.kind[r] != _ATTENTION:
-            if where and all(w == _FEATURES for w in where) and self.readers[r]:
-                reads, out, work = where, _PARTIAL, share
-            else:
-                reads, out, work = [_WHOLE] * len(where), _FEATURES, share
-        elif self.kind[r] == _ATTENTION:
-            split_ = min(self.n, self.groups[r]) if self.groups[r] > 1 else self.n
-            keep = [_FEATURES if w == _FEATURES else _WHOLE for w in where]
-            reads, out, work = keep, _FEATURES, 1.0 / split_
-        else:
-            reads, out, work = self._vector(r, where, share)
-        # what each socket reads of its inputs
-        weights = 1.0 if self.n == 1 or (self.matrix[r] <= 0 and out != _FEATURES) else share
-        alone = self.matrix[r] > 0 and self.kind[r] != _ATTENTION and not feeds  # a first layer reads the whole input
-        fed = []
-        for (e, s, b), w in zip(feeds, reads, strict=True):
-            version = self._version(e, s, b, w)  # a collective stands before its reader
-            sliced = self.kind[r] == _ATTENTION or (self.matrix[r] <= 0 and out == _FEATURES)
-            part = work if w == _WHOLE and sliced else self.part[s] if w == self.lies[s] else 1.0
-            fed.append((self.at[version], b * (share if w == _ROWS else part), e))
-        here = self._add(r, r, "", work, weights, 1.0 if alone else work, work, _part(out, work), 0.0, 0.0, 0.0)
-        self.edges += [(of, here, nbytes, e, e) for of, nbytes, e in fed]
-        for of, nbytes, e in self.pending:
-            self.edges.append((of, here, nbytes, -1, e))
-        self.lies[r], self.part[r], self.pending = out, _part(out, work), []
-        self.at[r, out] = here
 
-    def _vector(self, r: int, where: list[int], share: float):
-        few = self.rows[r] < self.n
-        if where and all(w == _PARTIAL for w in where):
-            return where, _PARTIAL, 1.0
-        if not where:
-            return where, _WHOLE if few else _ROWS, 1.0 if few else share
-        if _FEATURES in where:
-            if self.kind[r] in _NORMS and self.parameters[r] >= self.width[r] and not few:
-                return [_ROWS if w == _FEATURES else w for w in where], _ROWS, share
-            if self.kind[r] in _ROWWISE and self.groups[r] == 1 and self.parameters[r] not in range(1, self.width[r]):
-                self._statistics(r)
-            return [w if w == _FEATURES else _WHOLE for w in where], _FEATURES, share
-        if _ROWS in where:
-            return where, _ROWS, share
-        if self.kind[r] == _OPTIMIZER:
-            return where, _FEATURES, share
-        return where, _WHOLE, 1.0
+class _Sharding:
+    """What all ranks share: how the graph is cut."""
 
-    def _reduced(self, r: int, s: int) -> int:
-        """Where input `s` lies for its readers: partial sums stay partial only into sums that read nothing else."""
-        if self.lies[s] != _PARTIAL:
-            return self.lies[s]
-        sums = self.kind[r] == _ADD and not self.parameters[r]
-        if sums and all(self.lies[other] == _PARTIAL for _, other, _ in self.feeds[r]):
-            return _PARTIAL
-        return _WHOLE if self.rows[s] < self.n else _ROWS
+    def __init__(self, workload: Workload, ranks: Ranks):
+        self.ranks, self.draft = ranks, draft(workload)
+        self.facts = Facts(self.draft)
+        if "optimizer" in self.facts.kind:
+            raise ValueError(
+                f"{self.draft.name}: a training step; share out the forward pass and make the step of that"
+            )
+        meeting = ranks.meeting
+        self.scheme = Scheme(
+            ranks.tensor, ranks.sequence, ranks.expert, 1 if meeting > 1 else ranks.tensor // ranks.expert, meeting > 1
+        )
+        if ranks.data > self.draft.batch:
+            raise ValueError(
+                f"ranks: data is {ranks.data}; allowed: 1 to {self.draft.batch}, the sequences of the batch"
+            )
+        if ranks.expert > 1 and not any(self.facts.experts):
+            raise ValueError(f"ranks: expert is {ranks.expert}; {self.draft.name} has no experts: 1")
+        if ranks.expert > 1 and ranks.context > 1:
+            raise ValueError(
+                f"ranks: expert is {ranks.expert} with context {ranks.context}; allowed: one of them above 1"
+            )
+        mark_last(self.facts)
+        self.layouts = Layouts(self.facts, self.scheme)
 
-    def _version(self, e: int, s: int, b: float, want: int) -> tuple[int, int]:
-        """The row that has tensor `s` lying as wanted; a collective is added where there is none yet."""
-        have = self.lies[s]
-        if (s, want) in self.at:
-            return s, want
-        if want == _FEATURES or (have == _WHOLE and want == _ROWS):
-            return s, have  # every socket takes its part of what it has
-        whole, n, others = self.whole[s], self.n, self.n - 1
-        some = min(b / whole, 1.0) if self.readers[s] == 1 else 1.0  # a reader of the last token only needs no other
-        whole, elements = whole * some, self.elements[s] * some
-        if have == _PARTIAL and not (want == _WHOLE and self.rows[s] < n):
-            if (s, _ROWS) not in self.at:
-                bytes_, work = others / n * whole, others / n * elements
-                self._collective(
-                    s, have, _ROWS, "reduce_scatter", some / n, work, (bytes_, bytes_), (1.0, 1.0), e, whole
-                )
-            have = _ROWS
-            if want == _ROWS:
-                return s, _ROWS
-        if have == _PARTIAL:  # few rows: everything to everyone at once, or scattered and gathered
-            links, hops = (others * whole, 2 * others / n * whole), (1.0, 2.0)
-            self._collective(s, have, _WHOLE, "all_reduce", some, others * elements / n, links, hops, e, whole)
-        elif want == _ROWS:  # of features: every socket sends each other the columns of its rows
-            bytes_ = others / n * whole / n
-            self._collective(s, have, _ROWS, "all_to_all", some / n, 0.0, (bytes_, bytes_), (1.0, 1.0), e, whole / n)
-            return s, _ROWS
-        else:
-            part = 1 / n if have == _ROWS else self.part[s]
-            bytes_ = (1 - part) * whole
-            self._collective(s, have, _WHOLE, "all_gather", some, 0.0, (bytes_, bytes_), (1.0, 1.0), e, part * whole)
-        return s, _WHOLE
-
-    def _collective(self, s, have, gives, label, out, work, links, hops, e, read) -> None:
-        here = self._add(-1, s, label, 0.0, 0.0, 0.0, 0.0, out, work, links, hops)
-        self.edges.append((self.at[s, have], here, read, -1, e))
-        self.at[s, gives] = here
-
-    def _statistics(self, r: int) -> None:
-        """Rows whose features lie on several sockets exchange their sums: charged to a collective beside the row's input."""
-        e, s, _ = self.feeds[r][0]
-        nbytes = self.rows[r] * _STATISTIC_BYTES
-        links = ((self.n - 1) * nbytes, 2 * (self.n - 1) / self.n * nbytes)
-        here = self._add(-1, s, "statistics", 0.0, 0.0, 0.0, 0.0, nbytes / self.whole[s], 0.0, links, (1.0, 2.0))
-        self.edges.append((self.at[s, self.lies[s]], here, nbytes, -1, e))
-        self.pending.append((here, nbytes, e))
-
-    def _add(self, own, of, label, work, weights, read, write, out, added, links, hops) -> int:
-        self.table.append((own, of, label, work, weights, read, write, out, added, links, hops))
-        return len(self.table) - 1
-
-    def done(self) -> Split:
-        columns = list(zip(*self.table, strict=True))
-        pairs = [np.asarray([x if isinstance(x, tuple) else (x, x) for x in columns[i]], np.float64) for i in (9, 10)]
-        edges = list(zip(*self.edges, strict=True)) if self.edges else [()] * 5
-        source, target, nbytes, edge, like = (np.asarray(x) for x in edges)
-        return Split(
-            np.asarray(columns[0]), np.asarray(columns[1]), list(columns[2]),
-            *(np.asarray(x, np.float64) for x in columns[3:9]), *pairs, source.astype(int), target.astype(int),
-            nbytes.astype(np.float64), edge.astype(int), like.astype(int),
-        )  # fmt: skip
+    def of(self, tensor: int, context: int, data: int, number: int) -> Draft:
+        ranks, made = self.ranks, self.draft
+        if ranks.tensor > 1 or ranks.expert > 1:
+            slices = self.scheme.slices
+            group = tensor // slices if not self.scheme.exchange else data % ranks.meeting * ranks.tensor + tensor
+            made = TensorRank(self.facts, self.layouts, tensor, group, tensor % slices).made
+        step = ranks.tensor
+        if ranks.context > 1:
+            made = with_context(made, Facts(made), ranks.context, context, step)
+        step *= ranks.context
+        if ranks.data > 1:
+            share = length(piece(self.draft.batch, ranks.data, data))
+            of_slots = share if not self.scheme.exchange else Fraction(ranks.meeting, ranks.data)
+            made = with_sequences(made, Sequences(share, of_slots))
+        step *= ranks.data
+        if ranks.pipeline > 1:
+            made = stage(made, stage_starts(made, ranks.pipeline), number, step)
+        return made

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from .._names import unknown_name
-from ._graph import GraphBuilder, Workload, _forced_out
-from ._operators import DIMS, KINDS, MATRIX_KINDS, Operators, operator_row
+from ._graph import GraphBuilder, Workload, forced_out
+from ._operators import COLLECTIVE_KINDS, DIMS, KINDS, MATRIX_KINDS, Operators, collective_row, operator_row
 
 _GRADIENT_BITS = 32  # of parameters; gradients of activations have the activations' precision
 _STATE_BYTES = 4  # parameters of the optimizer and its moments are fp32
@@ -50,7 +50,12 @@ def training_step(workload: Workload, optimizer: str = "adam") -> Workload:
     Total MACs are three times the forward ones less the `dgrad` of rows before which nothing learns. A weight that two rows
     share is updated once. `optimizer`: adam, momentum or sgd.
 
-    Raises ValueError for an unknown optimizer, for several models at once (train each, then merge) and for a folded workload.
+    Of a forward pass that is shared out (`shard`) gradients go back through collectives: through an all-reduce as they are, an
+    all-gather becomes a reduce-scatter and the other way round, an exchange another one; what products that are cut by columns leave
+    are parts of a sum, which an all-reduce adds up.
+
+    Raises ValueError for an unknown optimizer, for several models at once (train each, then merge), for a folded workload, and for a stage
+    that sends its results on (what comes back is not there).
     """
     if optimizer not in OPTIMIZERS:
         raise unknown_name("optimizer", optimizer, OPTIMIZERS)
@@ -60,6 +65,8 @@ def training_step(workload: Workload, optimizer: str = "adam") -> Workload:
         )
     if workload.n_models != 1:
         raise ValueError(f"{', '.join(workload.model_names)}: several models; train each, then merge")
+    if np.any(np.asarray(workload.operators.kind) == KINDS.index("send")):
+        raise ValueError(f"{workload.model_names[0]}: a stage of a pipeline; make the step of the whole pass")
     step = _Step(workload)
     for i in reversed(range(len(step.forward))):
         step.backward(i)
@@ -87,11 +94,13 @@ class _Step:
         for i, (row, feed) in enumerate(zip(self.forward, self.feeds, strict=True)):
             self.learns[i] = row["parameters"] > 0 or _weighted(row) or any(self.learns[source] for source, _ in feed)
             net.add(w.names[i], row, feed, self.outside[i])
-        for i, nbytes in enumerate(_forced_out(w).tolist()):
+        for i, nbytes in enumerate(forced_out(w).tolist()):
             net.rows[i]["outside_out_bytes"] = nbytes
         self.gradients: dict[int, Edges] = defaultdict(list)  # of the results of forward rows
         self.of_weights: dict[int, Edges] = defaultdict(list)
         self.owners = _owners(self.forward)
+        self.losses: set[int] = set()
+        self.parts: dict[int, int] = {}  # rows that leave parts of a sum: how many ranks have the others
         for i in np.flatnonzero(~readers).tolist():
             if self.learns[i]:
                 self._loss(i)
@@ -107,7 +116,9 @@ class _Step:
             row["out_bits"],
             row["out_bits"],
         )
-        self.gradients[i].append((self.net.add(f"{self.names[i]}.loss", loss, [(i, whole)]), whole))
+        here = self.net.add(f"{self.names[i]}.loss", loss, [(i, whole)])
+        self.losses.add(here)
+        self.gradients[i].append((here, whole))
 
     def _whole(self, i: int) -> float:
         return self.forward[i]["out_elements"] * self.forward[i]["out_bits"] / 8
@@ -116,6 +127,9 @@ class _Step:
         """The gradient rows of forward row `i`; those of all its readers are there already."""
         row = self.forward[i]
         if not self.learns[i] or not self.gradients[i]:
+            return
+        if KINDS[row["kind"]] in COLLECTIVE_KINDS:
+            self._of_collective(i)
             return
         if self._passes(i):
             for source, _ in self.feeds[i]:
@@ -139,11 +153,44 @@ class _Step:
         row, edges = self.forward[i], self.gradients[i]
         elements = round(sum(nbytes for _, nbytes in edges) * 8 / row["out_bits"])
         if elements <= row["out_elements"]:
-            return edges, elements
+            return self._whole_sum(i, edges, elements), elements
         total = self._vector(
             "add", row, elements, row["out_elements"], elements - row["out_elements"], row["out_bits"], row["out_bits"]
         )
-        return [(self.net.add(f"{self.names[i]}.grad_sum", total, edges), self._whole(i))], row["out_elements"]
+        added = [(self.net.add(f"{self.names[i]}.grad_sum", total, edges), self._whole(i))]
+        self._inherit(added, edges)
+        return self._whole_sum(i, added, row["out_elements"]), row["out_elements"]
+
+    def _inherit(self, made: Edges, edges: Edges) -> None:
+        for ranks in [self.parts[of] for of, _ in edges if of in self.parts]:
+            self.parts[made[0][0]] = ranks
+
+    def _whole_sum(self, i: int, edges: Edges, elements: int) -> Edges:
+        """The gradient of row i where ranks that share its readers have parts of it: added up, unless a scatter behind it does."""
+        row = self.forward[i]
+        ranks = [self.parts[of] for of, _ in edges if of in self.parts]
+        if not ranks or KINDS[row["kind"]] == "all_gather":
+            return edges
+        total = collective_row("all_reduce", elements, ranks[0], bits=row["out_bits"])
+        return [(self.net.add(f"{self.names[i]}.grad_all_reduce", total, edges), sum(nbytes for _, nbytes in edges))]
+
+    def _of_collective(self, i: int) -> None:
+        row, name, feed = self.forward[i], self.names[i], self.feeds[i]
+        kind, ranks, step = KINDS[row["kind"]], row["ranks"], row["rank_step"]
+        last = any(of in self.losses for of, _ in self.gradients[i])
+        if kind == "all_reduce" or (
+            kind == "all_gather" and last
+        ):  # every rank has the gradient of all, and takes its own
+            edges = self._gradient(i)[0] if any(of in self.parts for of, _ in self.gradients[i]) else self.gradients[i]
+            for source, nbytes in feed:
+                part = nbytes / max(sum(b for _, b in edges), 1.0) if kind == "all_gather" else 1.0
+                self._flows([(of, b * part) for of, b in edges], source)
+            return
+        back = {"all_gather": "reduce_scatter", "reduce_scatter": "all_gather", "all_to_all": "all_to_all"}[kind]
+        edges, _ = self._gradient(i)
+        whole = row["in_elements"] if kind == "reduce_scatter" else row["out_elements"]
+        made = collective_row(back, whole, ranks, bits=row["in_bits"], rank_step=step)
+        self._left(self.net.add(f"{name}.grad", made, edges), feed)
 
     def _flows(self, edges: Edges, source: int) -> None:
         if self.learns[source]:
@@ -164,7 +211,10 @@ class _Step:
                 parameters=0, weight_elements=row["weight_elements"], lane_ops=row["lane_ops"],
                 bits=bits, weight_bits=row["weight_bits"], out_bits=row["in_bits"],
             )  # fmt: skip
-            self._left(self.net.add(f"{self.names[i]}.dgrad", of_input, grad), self.feeds[i])
+            made = self.net.add(f"{self.names[i]}.dgrad", of_input, grad)
+            if row["ranks"] > 1:
+                self.parts[made] = row["ranks"]
+            self._left(made, self.feeds[i])
         read = row["in_elements"] + elements
         of_weights = operator_row(
             "attention_gemm", groups=row["groups"], p=row["c"] * row["r"] * row["s"], k=row["k"], c=row["batch"] * row["p"] * row["q"],
@@ -260,7 +310,7 @@ class _Step:
 def _rows(operators: Operators) -> list[dict]:
     """Rows as the dictionaries that `operator_row` makes, with exact integers."""
     columns = {name: np.asarray(getattr(operators, name)).tolist() for name in Operators.__dataclass_fields__}
-    whole = ("lane_ops", "in_elements", "out_elements", "parameters", "weight_elements")
+    whole = ("lane_ops", "in_elements", "out_elements", "parameters", "weight_elements", "ranks", "rank_step")
     columns |= {name: [int(value) for value in columns[name]] for name in whole}
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 

@@ -283,7 +283,8 @@ def test_more_interleaving_less_bubble(dgx):
 def test_ranks_beyond_a_package_talk_over_slower_links(dgx):
     inside = train("gpt3-175b", dgx, TrainingPlan(8, 2048, 8, 1))
     outside = train("gpt3-175b", dgx, TrainingPlan(8, 2048, 16, 1))
-    assert float(outside.tensor_collectives_s) > 5 * float(inside.tensor_collectives_s)
+    # eight rings through both packages, each with an adapter of its own: not an eighth of the bandwidth, but less than inside
+    assert 1.3 < float(outside.tensor_collectives_s) / float(inside.tensor_collectives_s) < 3
     assert float(outside.forward_s) < float(inside.forward_s)
 
 

@@ -79,3 +79,21 @@ def collective_s(
     own: Any = jnp.where(message_bytes < low_latency_limit_bytes, low, bulk)
     best: Any = jnp.where(limited, own, jnp.minimum(low, bulk))
     return best
+
+
+# Kernels, (family, variant), of a collective; the one-shot all-reduce is another way to do that one.
+NCCL = {"all_reduce": "nccl_all_reduce", "all_gather": "nccl_all_gather", "reduce_scatter": "nccl_reduce_scatter",
+        "all_to_all": "nccl_alltoall"}  # fmt: skip
+KERNELS = (("custom_all_reduce", ""), *(("nccl", variant) for variant in NCCL.values()))
+
+
+def measured_s(
+    kernels: dict[tuple[str, str], Any], gpu: Gpu, kind: str, message_bytes, ranks, *, low_latency: bool = True
+):
+    """Seconds of a collective within a package of GPUs by fitted `kernels`, (family, variant) -> constants: NCCL, and for an all-reduce
+    the libraries' one-shot kernel if that is faster and `low_latency`."""
+    seconds = collective_s(kernels["nccl", NCCL[kind]], gpu, message_bytes, ranks, kind=kind)
+    if kind == "all_reduce" and low_latency:
+        custom = collective_s(kernels["custom_all_reduce", ""], gpu, message_bytes, ranks)
+        seconds = jnp.minimum(seconds, custom)
+    return seconds

@@ -8,6 +8,7 @@ import numpy as np
 from ...workload import Workload
 from ...workload._fusion_rules import POINTS, ROWS, needs
 from .._streams import BLOCK_ROWS, tile_shares
+from ._socket_shares import socket_shares
 
 # Rows of a tile, small to whole tensors: a group takes the one it is fastest with. Weights that meet more rows than a tile has must
 # stay in SRAM for all tiles; with a tile of all rows they only pass through.
@@ -56,12 +57,10 @@ def program(workload: Workload, sockets: int = 1, *, causal: bool = False) -> Pr
     `causal`: the second operand of attention (keys, values) streams in order of tokens as the first does, since a token looks at
     earlier ones only; without, all of it must be there first. Raises ValueError for sockets below 1.
     """
-    from ...workload._shard import split
-
     if isinstance(sockets, bool) or sockets != int(sockets) or sockets < 1:
         raise ValueError(f"sockets is {sockets!r}; allowed: an integer of at least 1")
     op = jax.tree.map(lambda x: np.asarray(x, np.float64), workload.operators)
-    parts = split(workload, int(sockets))
+    parts = socket_shares(workload, int(sockets))
     n, own = len(parts.own), parts.own
     mine, at = own >= 0, np.maximum(own, 0)
     elements = np.where(op.weight_elements > 0, op.out_elements / np.maximum(op.weight_elements, 1.0), 1.0)
