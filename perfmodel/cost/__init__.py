@@ -26,6 +26,7 @@ from ._table import table_of as table_of
 from ._tiling import Tiling as Tiling
 from ._tiling import tiling as tiling
 from ._topology import Topology as Topology
+from ._topology import mesh_of as mesh_of
 from ._topology import topology as topology
 from .kernels import COLLECTIVES as COLLECTIVES
 from .kernels import FAMILIES as FAMILIES

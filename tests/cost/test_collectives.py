@@ -10,8 +10,7 @@ import pytest
 from compiled import cost_table
 
 import perfmodel as pm
-from perfmodel.cost import Topology, collective_cost, collective_row_s, machine, topology
-from perfmodel.cost._topology import mesh_of
+from perfmodel.cost import Topology, collective_cost, collective_row_s, machine, mesh_of, topology
 from perfmodel.workload import COLLECTIVE_KINDS, GraphBuilder, collective_row
 
 GB = 1e9

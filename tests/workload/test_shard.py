@@ -8,8 +8,7 @@ from compiled import cost_table
 
 import perfmodel as pm
 from perfmodel.cost import collective_row_s
-from perfmodel.models.zoo._records import Experts, Transformer
-from perfmodel.models.zoo._transformer import language_model
+from perfmodel.models.zoo import Experts, Transformer, language_model
 from perfmodel.workload import (
     COLLECTIVE_KINDS,
     KINDS,

@@ -26,6 +26,7 @@ from . import (
     _yolo,
 )
 from ._experts import expert_loads as expert_loads
+from ._records import Experts as Experts
 from ._records import Transformer as Transformer
 from ._transformer import language_model as language_model
 
