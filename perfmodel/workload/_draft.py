@@ -62,8 +62,10 @@ class Draft:
 
 
 def draft(workload: Workload) -> Draft:
-    """Raises ValueError for several models at once."""
+    """Raises ValueError for several models at once and for a folded workload."""
     w = workload
+    if w.count is not None:
+        raise ValueError(f"{w.model_names[0]}: is folded; shard the whole graph, then fold")
     if w.n_models != 1:
         raise ValueError(f"{', '.join(w.model_names)}: several models; shard each, then merge")
     found = Draft(

@@ -54,8 +54,8 @@ def training_step(workload: Workload, optimizer: str = "adam") -> Workload:
     all-gather becomes a reduce-scatter and the other way round, an exchange another one; what products that are cut by columns leave
     are parts of a sum, which an all-reduce adds up.
 
-    Raises ValueError for an unknown optimizer, for several models at once (train each, then merge), for a folded workload, and for a
-    stage that sends its results on (what comes back is not there).
+    Raises ValueError for an unknown optimizer, for several models at once (train each, then merge), for a folded workload, and for a stage
+    that sends its results on (what comes back is not there).
     """
     if optimizer not in OPTIMIZERS:
         raise unknown_name("optimizer", optimizer, OPTIMIZERS)
