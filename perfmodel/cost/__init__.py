@@ -39,7 +39,9 @@ from .kernels._parts import precision as precision
 from .kernels._parts import slowdown_at_power_limit as slowdown_at_power_limit
 from .nest._chiplet_machine import chains as chains
 from .nest._chiplet_machine import chiplet_machine as chiplet_machine
+from .nest._chiplet_machine import table_conventions as table_conventions
 from .nest._chiplet_machine import unrolling as unrolling
+from .nest._closed_form import closed_form_nest as closed_form_nest
 from .nest._cost import NestCost as NestCost
 from .nest._cost import loopnest_cost as loopnest_cost
 from .nest._counts import Counts as Counts

@@ -124,9 +124,13 @@ def counts(problem: Problem, nest: LoopNest, machine: Hierarchy, how: Convention
     if how.halo == "walk":
         total = _with_walk(total, problem, loops, held, units, machine, batch)
     way = jnp.arange(4).reshape(1, 1, 4, *(1,) * n)
+    # visits of each output in each unit that sums it
+    first = _product(jnp.stack([problem.sizes[d] for d in _OUTPUT_DIMS]), batch) * units_here[2] / unique[2, 1:]
+    last = first[:, None] / jnp.maximum(
+        total[2, :, _WRITE_UP : _READ_UP + 1], first[:, None]
+    )  # share of those that leave
     if how.first_sum != "counted":
-        # what returns: all visits but the first of each output in each unit that sums it
-        first = _product(jnp.stack([problem.sizes[d] for d in _OUTPUT_DIMS]), batch) * units_here[2] / unique[2, 1:]
+        # what returns: all visits but the first
         elided = (way == _READ_DOWN) | ((way == _WRITE_DOWN) & (how.first_sum == "elided"))
         total = jnp.maximum(total - jnp.where(is_output & elided, first[None, :, None], 0.0), 0.0)
         times = jnp.where(is_output, total / (amount * units_here[:, :, None]), times)
@@ -138,7 +142,12 @@ def counts(problem: Problem, nest: LoopNest, machine: Hierarchy, how: Convention
 
     psum, final = lift(problem.psum_bits, 0, n), lift(problem.output_bits, 0, n)
     wide = jnp.where(returns, psum, final) * jnp.ones(batch)
-    bits_out = jnp.stack([wide[:-1], wide[:-1], wide[1:], wide[1:]], axis=1)
+    low_up, high_up = wide[:-1], wide[1:]
+    if how.last_sum == "final":  # unless sums of several units still meet further out: those are no results yet
+        meets = _meets(unrolled, tiles, batch)
+        low_up = low_up + jnp.where(low_sum & ~meets[:-1], (final - psum) * last[:, 0], 0.0)
+        high_up = high_up + jnp.where(high_sum & ~meets[1:], (final - psum) * last[:, 1], 0.0)
+    bits_out = jnp.stack([wide[:-1], low_up, high_up, wide[1:]], axis=1)
     if how.final_outermost:
         last = held_above[2] & ~above[2]
         bits_out = jnp.where(last[:, None], final, psum) * jnp.ones((levels, 4, *batch))
@@ -208,10 +217,16 @@ def _refills(loops, unrolled, inside_space: _Sizes, held: _Sizes, stride, tiles,
     in_order = (loops[0], loops[1], jnp.moveaxis(loops[2], 1, 0))
     (refill, *_, returns), _ = jax.lax.scan(step, start, in_order)
     refill = jnp.stack(refill)
+    return refill, jnp.broadcast_to(returns | _meets(unrolled, tiles, batch), ones.shape)
+
+
+def _meets(unrolled, tiles, batch):
+    """Whether sums of several units meet beyond the memory above tile l, [tiles]."""
     dim, factor, level = unrolled
+    found = jnp.zeros((tiles.shape[1], *batch), bool)
     for i in range(dim.shape[0]):
-        returns = returns | ((factor[i] > 1) & (level[2, i] > tiles[0]) & ~_bits(dim[i], RELEVANT[2:])[0])
-    return refill, jnp.broadcast_to(returns, ones.shape)
+        found = found | ((factor[i] > 1) & (level[2, i] > tiles[0]) & ~_bits(dim[i], RELEVANT[2:])[0])
+    return found
 
 
 def _lost(machine: Hierarchy, n: int):
