@@ -34,7 +34,8 @@ CONV = st.fixed_dictionaries({
     "s": _size(5), "stride": _size(3),
 })  # fmt: skip
 DEPTHWISE = st.fixed_dictionaries({
-    "groups": _size(300), "batch": _size(2), "k": st.just(1), "p": _size(60), "q": _size(60), "r": _size(5), "s": _size(5), "stride": _size(3),
+    "groups": _size(300), "batch": _size(2), "k": st.just(1), "p": _size(60), "q": _size(60),
+    "r": _size(5), "s": _size(5), "stride": _size(3),
 })  # fmt: skip
 TINY = st.fixed_dictionaries({name: _size(3) for name in ("groups", "batch", "k", "c", "p", "q", "r", "s", "stride")})
 GEMM = st.fixed_dictionaries({"k": _size(900), "c": _size(900), "p": _size(900)})
