@@ -8,6 +8,8 @@
 - `rs`: `_row_stationary`.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -129,7 +131,7 @@ def closed_form_nest(op: Operators, chip: Chiplets, dataflow: str) -> tuple[Prob
     return mapping.problem, mapping.nest
 
 
-def fastest(ways: OnChip):
+def fastest(ways: OnChip) -> jax.Array:
     """Index of the way (leading axis) with the fewest cycles, then the least buffer traffic, then the first."""
     best = jnp.zeros(ways.cycles.shape[1:], jnp.int32)
     for i in range(1, ways.cycles.shape[0]):
@@ -139,7 +141,7 @@ def fastest(ways: OnChip):
     return best
 
 
-def of_way(values, index, ways):
+def of_way(values, index, ways) -> Any:
     """`values[index]`, elementwise, where they have the leading axis of `ways`; else the values themselves."""
     if jnp.ndim(values) < jnp.ndim(ways):
         return values

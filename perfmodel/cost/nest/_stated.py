@@ -74,7 +74,9 @@ def count_stated(mapping: Stated, cycles=None) -> OnChip:
     `cycles`: in place of the product of the temporal loops.
     """
     walk, layer = _Walk(mapping), mapping.layer
-    local, towards_array, words = 0.0, 0.0, []
+    local: Any = 0.0
+    towards_array: Any = 0.0
+    words = []
     for t, (operand, width) in enumerate(zip("WIO", (layer.weight_bytes, layer.input_bytes, 0.0), strict=True)):
         at = BUFFER[mapping.dataflow][operand]
         for level in range(at + 1):
@@ -124,7 +126,7 @@ class _Walk:
             return _times(words, self.product(lambda d, at, space: space and at[t] == level and _relevant(t, d)))
         return _over(_times(words, self.words(lambda at: at[t] >= level)), self.words(lambda at: at[t] > level))
 
-    def sums_bytes(self, memory: int, tile: int, up):
+    def sums_bytes(self, memory: int, tile: int, up) -> Any:
         """Bytes of sums that go up `up` times and come back: the first visit of each finds none, the last leaves as a result
         unless partial sums still meet in space further out."""
         layer = self.layer
@@ -221,7 +223,7 @@ def _is_one(x) -> bool:
     return isinstance(x, float) and x == 1
 
 
-def _times(*values):
+def _times(*values) -> Any:
     """Their product; of nothing but ones, the number 1.0."""
     result = 1.0
     for x in values:
@@ -229,5 +231,5 @@ def _times(*values):
     return result
 
 
-def _over(x, y):
+def _over(x, y) -> Any:
     return x if _is_one(y) else x / y
