@@ -78,6 +78,8 @@ from .nest import problem as problem
 from .nest import row_mappings as row_mappings
 from .nest import row_stationary_cost as row_stationary_cost
 from .nest import unrolling as unrolling
+from .nest._chiplet_machine import table_conventions as table_conventions
+from .nest._closed_form import closed_form_nest as closed_form_nest
 from .nest._table import Mappings as Mappings
 from .nest._table import map_workload as map_workload
 from .silicon import Price as Price

@@ -22,10 +22,11 @@ from .._numerics import ceil_divide
 from ..hardware import DATAFLOWS, Chiplets
 from ..workload import Operators
 from ._bounds import OnChip as OnChip
-from ._bounds import sizes
 from ._systolic import OS as OS_SYSTOLIC
 from ._systolic import systolic
+from .nest._closed_form import fastest, of_way, output_stationary, weight_stationary
 from .nest._row_stationary import row_stationary
+from .nest._stated import Layer, count_stated
 
 _OS, _OS_FLEX, _RS, _GPU = (DATAFLOWS.index(name) for name in ("os", "os-flex", "rs", "gpu"))
 
@@ -54,6 +55,8 @@ def _array(op: Operators, chip: Chiplets, smooth: bool) -> OnChip:
     dtype = jnp.result_type(float)
     codes = jnp if isinstance(chip.dataflow, Tracer) else np
     code = codes.where(chip.dataflow >= _GPU, _OS_FLEX, chip.dataflow)
+    # of one shape and type from here on: the program is smaller by a third
+    op, chip = (jax.tree.map(lambda x: jnp.broadcast_to(jnp.asarray(x, dtype), shape), x) for x in (op, chip))
 
     def chosen(*flows: tuple[int, OnChip]) -> OnChip:
         """Of the (first code, costs) given, the last whose first code is not above the chiplet's dataflow."""
@@ -62,11 +65,15 @@ def _array(op: Operators, chip: Chiplets, smooth: bool) -> OnChip:
             best = OnChip(*(jnp.where(code >= first, a, b) for a, b in zip(flow, best, strict=True)))
         return OnChip(*(jnp.broadcast_to(x, shape).astype(dtype) for x in best))
 
+    layer, filled = Layer.of(op), {"fill_cycles": chip.rows + chip.columns}
+
     def usual() -> OnChip:
+        ws = count_stated(weight_stationary(layer, chip, smooth))._replace(**filled)
         if not chip.may_be(_OS, _OS_FLEX, _GPU):
-            return chosen((0, _weight_stationary(op, chip, smooth)))
-        os, flexible = _output_stationary(op, chip, smooth)
-        return chosen((0, _weight_stationary(op, chip, smooth)), (_OS, os), (_OS_FLEX, flexible))
+            return chosen((0, ws))
+        ways = count_stated(*output_stationary(layer, chip, smooth))._replace(**filled)
+        os, flexible = (OnChip(*(of_way(x, way, ways.cycles) for x in ways)) for way in (0, fastest(ways)))
+        return chosen((0, ws), (_OS, os), (_OS_FLEX, flexible))
 
     def with_rare() -> OnChip:
         found = [(0, usual())]
@@ -83,53 +90,3 @@ def _array(op: Operators, chip: Chiplets, smooth: bool) -> OnChip:
     if chip.known is not None:
         return with_rare()
     return jax.lax.cond(jnp.any(code >= OS_SYSTOLIC), with_rare, usual)
-
-
-def _weight_stationary(op: Operators, chip: Chiplets, smooth: bool) -> OnChip:
-    g, n, k, c, p, q, r, s, _, new_s, in_b, w_b, out_b, sum_b = sizes(op)
-    k_tiles, c_tiles = ceil_divide(k, chip.rows, smooth), ceil_divide(c, chip.columns, smooth)
-    pixels = g * n * p * q
-    outputs, weights = pixels * k, g * k * c * r * s
-    inputs = pixels * k_tiles * c * r * new_s  # the window slides along a row and re-reads R new columns
-    sums = outputs * (2 * (c_tiles - 1) * sum_b + out_b)  # partial sums out and back between C tiles, then the result
-    return OnChip(
-        cycles=pixels * k_tiles * c_tiles * r * s,
-        fill_cycles=chip.rows + chip.columns,
-        buffer_bytes=inputs * in_b + weights * w_b + sums,
-        local_bytes=outputs * c * r * s * (in_b + w_b) + outputs * r * s * c_tiles * 2 * sum_b,
-        input_reads=inputs,
-        weight_reads=weights,
-        output_writes=outputs * c_tiles,
-    )
-
-
-def _output_stationary(op: Operators, chip: Chiplets, smooth: bool) -> tuple[OnChip, OnChip]:
-    g, n, k, c, p, q, r, s, new_r, new_s, in_b, w_b, out_b, _ = sizes(op)
-    depth = g * c * r * s
-    outputs = n * k * p * q
-    local = depth * outputs * (in_b + w_b)
-    window = g * n * c * p * q * new_r * new_s  # every input once for one filter
-    fill = chip.rows + chip.columns
-
-    def flow(cycles, inputs, weights) -> OnChip:
-        traffic = inputs * in_b + weights * w_b + g * outputs * out_b
-        return OnChip(cycles, fill, traffic, local, inputs, weights, g * outputs)
-
-    gemm = q == 1  # rows of a GEMM fold over both dimensions
-    folds = n * jnp.where(
-        gemm,
-        ceil_divide(p, chip.rows * chip.columns, smooth),
-        ceil_divide(p, chip.rows, smooth) * ceil_divide(q, chip.columns, smooth),
-    )
-    pixels = flow(folds * k * depth, k * window, folds * k * depth)
-
-    best = pixels
-    for over_k, over_pixels in ((chip.rows, chip.columns), (chip.columns, chip.rows)):
-        k_tiles, p_tiles = ceil_divide(k, over_k, smooth), ceil_divide(n * p * q, over_pixels, smooth)
-        # pixels lie along one dimension only: neighbours still pass inputs on in a row, rows of the window are read again
-        other = flow(k_tiles * p_tiles * depth, k_tiles * window * (r / new_r), p_tiles * k * depth)
-        better = (other.cycles < best.cycles) | (
-            (other.cycles == best.cycles) & (other.buffer_bytes < best.buffer_bytes)
-        )
-        best = OnChip(*(jnp.where(better, a, b) for a, b in zip(other, best, strict=True)))
-    return pixels, best

@@ -29,6 +29,7 @@ def systolic(op: Operators, chip: Chiplets, smooth: bool = False) -> OnChip:
     g, n, k, c, p, q, r, s, _, _, in_b, w_b, out_b, sum_b = sizes(op)
     apart = g * jnp.where(op.is_attention, n, 1.0)  # GEMMs that share no operand
     m, depth = g * n * p * q / apart, c * r * s
+    w_b = jnp.where(op.is_attention, in_b, w_b)
     is_ws, is_is = chip.dataflow == WS, chip.dataflow == IS
     stationary_weights_or_inputs = is_ws | is_is
     along_rows = jnp.where(stationary_weights_or_inputs, depth, m)
@@ -40,11 +41,15 @@ def systolic(op: Operators, chip: Chiplets, smooth: bool = False) -> OnChip:
     input_reads = apart * m * depth * jnp.where(is_is, 1.0, across)
     weight_reads = apart * k * depth * jnp.where(is_ws, 1.0, jnp.where(is_is, across, down))
     sums = jnp.where(stationary_weights_or_inputs, down, 1.0)  # times that an output is written
+    summed_bytes = outputs * (2.0 * (sums - 1.0) * sum_b + out_b)
+    # what stays is written to its store once and read from it once; what passes through a store at the edge, likewise
+    weights_b, inputs_b = weight_reads * w_b, input_reads * in_b
+    stored_bytes = jnp.where(is_ws, weights_b, inputs_b) + summed_bytes
     return OnChip(
         cycles=folds * streamed,
         fill_cycles=folds * (chip.rows * jnp.where(stationary_weights_or_inputs, 2.0, 1.0) + chip.columns - 2.0),
-        buffer_bytes=input_reads * in_b + weight_reads * w_b + outputs * (2.0 * (sums - 1.0) * sum_b + out_b),
-        local_bytes=outputs * depth * (in_b + w_b),
+        buffer_bytes=inputs_b + weights_b + summed_bytes,
+        local_bytes=2.0 * stored_bytes,
         input_reads=input_reads,
         weight_reads=weight_reads,
         output_writes=outputs * sums,

@@ -18,10 +18,12 @@ from ._hierarchy import Hierarchy as Hierarchy
 from ._hierarchy import Memory as Memory
 from ._hierarchy import Port as Port
 from ._hierarchy import hierarchy as hierarchy
+from ._hierarchy import stack_hierarchies as stack_hierarchies
 from ._memory import MemoryTiers as MemoryTiers
 from ._package import Package as Package
 from ._package import mesh as mesh
 from ._package import switch as switch
+from ._quantity import quantity as quantity
 from ._system import System as System
 from ._technology import NODES as NODES
 from ._technology import PACKAGINGS as PACKAGINGS
@@ -36,7 +38,6 @@ from ._technology import technology as technology
 __all__ = [
     "ARRAY_DIMS", "DATAFLOWS", "DIRECTIONS", "LEVELS", "NODES", "OPERANDS", "PACKAGINGS", "RETICLE_MM2", "TECHNOLOGIES",
     "YIELD_MODELS", "Chiplets", "Gpu", "Hierarchy", "Memory", "MemoryTiers", "Package", "Packaging", "Port", "System", "Technology",
-    "energies", "gemmini", "gpu", "gpu_names", "hierarchy", "mesh", "packaging", "quantity", "stack_chiplets", "stack_gpus", "switch",
-    "systems", "technology",
+    "energies", "gemmini", "gpu", "gpu_names", "hierarchy", "mesh", "packaging", "quantity", "stack_chiplets", "stack_gpus",
+    "stack_hierarchies", "switch", "systems", "technology",
 ]  # fmt: skip
-from ._quantity import quantity as quantity

@@ -1,20 +1,21 @@
 """The memory hierarchy inside and above one PE array, as a loop-nest model sees it.
 
 Each operand (weights, inputs, outputs) has its own chain of memories, inner to outer; a memory may hold only some operands,
-and operands may share a memory or a port. All of it is data (padded to the longest chain), so that one compiled program
-serves every machine.
+and operands may share a memory or a port. All of it is data, padded to the next step of room, so that one compiled program
+serves every machine of the usual size; a larger machine gets the room that it needs.
 """
 
 from typing import NamedTuple
 
 import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 OPERANDS = ("W", "I", "O")  # weights, inputs, outputs: the order of every operand axis
 # What crosses the two sides of a memory: the order of every direction axis. Only outputs use the middle two.
 DIRECTIONS = ("read_to_lower", "write_from_lower", "read_to_higher", "write_from_higher")
-LEVELS, MEMORIES, PORTS, ARRAY_DIMS = 4, 8, 16, 4  # room in the padded arrays
+LEVELS, MEMORIES, PORTS, ARRAY_DIMS = 4, 8, 16, 4  # room in the padded arrays grows in these steps
 
 
 class Port(NamedTuple):
@@ -43,7 +44,7 @@ class Memory(NamedTuple):
 
 
 class Hierarchy(eqx.Module):
-    """Chains of memories over a PE array of `A` dimensions, padded to `LEVELS` a chain, `MEMORIES` and `PORTS`.
+    """Chains of memories over a PE array of `A` dimensions; every axis is padded to whole steps of room (`padded`).
 
     - `array`: extent of each array dimension (1 where unused).  `mac_j`: energy of one multiply-accumulate.
     - `held[t, l]`: chain of operand t has a level l.  `memory[t, l]`: which memory that is (0 where none).
@@ -74,26 +75,25 @@ class Hierarchy(eqx.Module):
 def hierarchy(array: dict[str, int], mac_j: float, memories: list[Memory], chains: dict[str, list[str]]) -> Hierarchy:
     """A machine from its declaration: array dimensions, memories, and the chain of each operand, inner to outer.
 
-    Raises ValueError naming the memory or operand where a chain is too long, a memory unknown or a route missing.
+    Raises ValueError naming the memory or operand where a chain is empty, a memory unknown or a route missing.
     """
     index = {memory.name: i for i, memory in enumerate(memories)}
     ports = [(memory.name, name) for memory in memories for name in memory.ports]
-    for what, number, room in (("memories", len(memories), MEMORIES), ("ports", len(ports), PORTS),
-                               ("array dimensions", len(array), ARRAY_DIMS)):  # fmt: skip
-        if number > room:
-            raise ValueError(f"{number} {what}; at most {room} are supported")
-    shape = (len(OPERANDS), LEVELS)
+    for operand in OPERANDS:
+        if not chains[operand]:
+            raise ValueError(f"operand {operand}: its chain has no memory; needed: at least one")
+    levels = _room(max(len(chains[operand]) for operand in OPERANDS), LEVELS)
+    room, dims = _room(len(memories), MEMORIES), _room(len(array), ARRAY_DIMS)
+    shape = (len(OPERANDS), levels)
     held, memory = np.zeros(shape, bool), np.zeros(shape, np.int32)
     swapped = np.zeros(shape, bool)
     read_j, write_j = np.zeros(shape), np.zeros(shape)
     widths = np.ones((3, *shape, len(DIRECTIONS)))
-    uses, stores = np.zeros((PORTS, *shape, len(DIRECTIONS))), np.zeros((MEMORIES, *shape))
-    entry = np.zeros((len(OPERANDS), ARRAY_DIMS), np.int32)
-    outermost = np.zeros(PORTS)
+    uses, stores = np.zeros((_room(len(ports), PORTS), *shape, len(DIRECTIONS))), np.zeros((room, *shape))
+    entry = np.zeros((len(OPERANDS), dims), np.int32)
+    outermost = np.zeros(len(uses))
     for t, operand in enumerate(OPERANDS):
         chain = chains[operand]
-        if not 1 <= len(chain) <= LEVELS:
-            raise ValueError(f"operand {operand}: {len(chain)} memories; allowed: 1 to {LEVELS}")
         for level, name in enumerate(chain):
             if name not in index:
                 raise ValueError(f"operand {operand}: memory {name!r} is not declared; declared: {', '.join(index)}")
@@ -119,12 +119,12 @@ def hierarchy(array: dict[str, int], mac_j: float, memories: list[Memory], chain
     for p, (name, _) in enumerate(ports):
         outermost[p] = float(name == last)
     return Hierarchy(
-        array=np.asarray([*array.values(), *[1] * (ARRAY_DIMS - len(array))], np.float64),
+        array=np.asarray([*array.values(), *[1] * (dims - len(array))], np.float64),
         mac_j=np.float64(mac_j),
         held=held,
         swapped=swapped,
         memory=memory,
-        capacity_bits=np.asarray([m.capacity_bits for m in memories] + [np.inf] * (MEMORIES - len(memories))),
+        capacity_bits=np.asarray([m.capacity_bits for m in memories] + [np.inf] * (room - len(memories)), np.float64),
         read_j=read_j,
         write_j=write_j,
         bits_per_cycle=widths[0],
@@ -135,6 +135,45 @@ def hierarchy(array: dict[str, int], mac_j: float, memories: list[Memory], chain
         outermost=outermost,
         entry=entry,
     )
+
+
+def stack_hierarchies(machines: list[Hierarchy]) -> Hierarchy:
+    """Machines as one, with a trailing axis; smaller ones are padded to the room of the largest."""
+    rooms = np.max([[*m.uses.shape[:3:2], m.capacity_bits.shape[0], m.array.shape[0]] for m in machines], axis=0)
+    many = [_padded(m, *(int(n) for n in rooms)) for m in machines]
+    return jax.tree.map(lambda *leaves: np.stack(leaves, axis=-1), *many)
+
+
+def _padded(machine: Hierarchy, ports: int, levels: int, memories: int, dims: int) -> Hierarchy:
+    """More room: levels, memories and ports that hold nothing, array dimensions of one."""
+
+    def pad(value, sizes: dict[int, int], fill=0.0):
+        value = np.asarray(value)
+        more = [(0, sizes.get(axis, length) - length) for axis, length in enumerate(value.shape)]
+        return np.pad(value, more, constant_values=fill)
+
+    of_levels = {
+        name: pad(getattr(machine, name), {1: levels}) for name in ("held", "swapped", "memory", "read_j", "write_j")
+    }
+    widths = {
+        name: pad(getattr(machine, name), {1: levels}, 1.0) for name in ("bits_per_cycle", "access_bits", "min_bits")
+    }
+    return Hierarchy(
+        array=pad(machine.array, {0: dims}, 1.0),
+        mac_j=machine.mac_j,
+        capacity_bits=pad(machine.capacity_bits, {0: memories}, np.inf),
+        uses=pad(machine.uses, {0: ports, 2: levels}),
+        stores=pad(machine.stores, {0: memories, 2: levels}),
+        outermost=pad(machine.outermost, {0: ports}),
+        entry=pad(machine.entry, {1: dims}),
+        **of_levels,
+        **widths,
+    )
+
+
+def _room(number: int, step: int) -> int:
+    """Whole steps of room for so many."""
+    return -(-max(number, 1) // step) * step
 
 
 def _taken(operand: str, direction: str, outermost: bool) -> bool:

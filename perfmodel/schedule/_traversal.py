@@ -140,7 +140,8 @@ def _step(total: Totals, clock: Clock, row: Rows, placed, window, k: Constants, 
     capacity, resident = choose(x, held_weights.capacity), choose(x, held_weights.resident)
     spare = keep(capacity - choose(x, clock.live))
     exec_s, refetch, memory_s = keep(costs.exec_s * row.count), keep(costs.input_refetch), choose(x, k.memory_s)
-    asked = keep(jnp.maximum(barrier, choose(x, started)))  # a chiplet fetches for the operator after the one that runs
+    started_here, free_here = keep(choose(x, started)), keep(choose(x, free))
+    asked = keep(jnp.maximum(barrier, started_here))  # a chiplet fetches for the operator after the one that runs
 
     def moved_by(queues, when, parts, memory_s, at=x, reads=True):
         """(when bytes have moved, queues). `parts`: (bytes, bytes that are written before, where they live), all asked for at once."""
@@ -224,7 +225,7 @@ def _step(total: Totals, clock: Clock, row: Rows, placed, window, k: Constants, 
         in_read = in_read + input_read
         reads = [v + more for v, more in zip(reads, parted(input_read, at, k.n_tiers), strict=True)]
 
-    start = keep(jnp.maximum(ready, choose(x, free)))
+    start = keep(jnp.maximum(ready, free_here))
     one_streamed = None
     if clock.streams is not None:
         one_streamed = stream_row(
@@ -273,8 +274,8 @@ def _step(total: Totals, clock: Clock, row: Rows, placed, window, k: Constants, 
     if one_streamed is not None:
         streams, live = after_row(clock.streams, clock.live, row.slot, x, one_streamed, fused)
     new_clock = Clock(
-        free_s=become(free, x, finish),
-        started_s=become(started, x, start),
+        free_s=become(free, x, jnp.where(row.count > 0, finish, free_here)),
+        started_s=become(started, x, jnp.where(row.count > 0, start, started_here)),
         live=live,
         finish_s=set_register(clock.finish_s, row.slot, keep(finish + (1.0 - held) * (written_s - finish))),
         held=set_register(clock.held, row.slot, held),

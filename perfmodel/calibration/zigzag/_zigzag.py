@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from ...cost import ZIGZAG, Conventions, LoopNest, NestCost, Problem, loop_nest, loopnest_cost
-from ...hardware import DIRECTIONS, OPERANDS, Hierarchy, Memory, Port, hierarchy
+from ...hardware import DIRECTIONS, OPERANDS, Hierarchy, Memory, Port, hierarchy, stack_hierarchies
 from .._comparison import Comparison
 from .._table_file import JSON, Column, read_table
 
@@ -68,7 +68,7 @@ def zigzag_cost(path, rows, machines: dict, how: Conventions = ZIGZAG) -> NestCo
             )
     problems = stacked([row_problem(rows, i) for i in range(n)])
     nests, drains = zip(*(row_nest(f"{path}: row {i + 1}", rows, i) for i in range(n)), strict=True)
-    many = stacked([built[name] for name in rows["hardware"]])
+    many = stack_hierarchies([built[name] for name in rows["hardware"]])
     return _cost(problems, stacked(nests), many, np.asarray(drains), how)
 
 

@@ -4,6 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from ...hardware import DATAFLOWS, DIRECTIONS, Chiplets, Hierarchy, Memory, MemoryTiers, Port, hierarchy
+from ._nest import OURS, Conventions
 
 # A chiplet file gives one energy for local stores and no size. This much a PE is what the small arrays of the golden data
 # have (1 to 128 bytes of weights in ZigZag's machines, 24 words of sums in Eyeriss); sums of `ws` are pooled along a column.
@@ -12,11 +13,14 @@ _BYTE = 8.0
 
 # Output-stationary PEs pass inputs on to their neighbours: their stores of inputs are one plane over the whole array.
 _PLANES = ("os", "os-flex", "os-systolic")
+# What moves on through a systolic array (or leaves it) is gone: it comes again, even if it is the same at the next step.
+_MOVES_ON = {"os-systolic": "I", "ws-systolic": "O", "is-systolic": "O"}
+_LATCHED = {"os-systolic": "O", "ws-systolic": "W", "is-systolic": "I"}  # at the multiplier; elsewhere all three
 
 # What stays next to the PEs, and the alternatives of what is unrolled over rows (0) and columns (1).
 _PIXELS, _FILTERS, _DEPTH = ("P", "Q", "N"), ("K",), ("C", "S", "R")
 _FLOWS: dict[str, tuple[str, dict[int, list[tuple[str, ...]]]]] = {
-    "ws": ("WO", {0: [("K",)], 1: [("C",)]}),
+    "ws": ("WIO", {0: [("K",)], 1: [("C",)]}),
     "os": ("IO", {0: [("P",)], 1: [("Q", "P")]}),
     "os-flex": ("IO", {0: [("P",), ("K",)], 1: [("Q", "P"), ("K",)]}),
     "os-systolic": ("IO", {0: [_PIXELS], 1: [_FILTERS]}),
@@ -32,6 +36,12 @@ BUFFER = {
 def unrolling(dataflow: str) -> dict[int, list[tuple[str, ...]]]:
     """For each array dimension (rows, columns) the alternatives that a dataflow allows (see `spaces`)."""
     return _FLOWS[dataflow][1]
+
+
+def table_conventions(dataflow: str) -> Conventions:
+    """Ours, without rounding to whole accesses: a chiplet's port moves bytes, and gradients see every byte. A systolic array
+    latches only what is stationary."""
+    return OURS._replace(rounding="none", latched=_LATCHED.get(dataflow, OURS.latched))
 
 
 def chains(dataflow: str) -> dict[str, list[str]]:
@@ -58,11 +68,17 @@ def chiplet_machine(dataflow: str, chip: Chiplets, memory: MemoryTiers) -> Hiera
 
     def declared(name, serves, operands):
         route = {(t, way): "port" for t in operands for way in DIRECTIONS}
-        return Memory(name, 1.0, 1.0, 1.0, serves, {"port": Port(1.0, _BYTE, _BYTE)}, route)
+        moves_on = _MOVES_ON.get(dataflow, "") if name.endswith("store") else ""
+        return Memory(name, 1.0, 1.0, 1.0, serves, {"port": Port(1.0, _BYTE, _BYTE)}, route, moves_on)
 
     locals_ = {t: f"{t} store" for t in kept}
     everywhere = ("rows", "columns")
-    over = {"W": (), "O": tuple(adds), "I": everywhere if dataflow in _PLANES else ()}
+    # the PEs of `ws` that multiply the same channel read it from one store beside them
+    over = {
+        "W": (),
+        "O": tuple(adds),
+        "I": everywhere if dataflow in _PLANES else ("rows",) if dataflow == "ws" else (),
+    }
     stores = [declared(name, over[t], t) for t, name in locals_.items()]
     names = [*locals_.values(), "buffer", "memory"]
     memories = [*stores, declared("buffer", everywhere, "WIO"), declared("memory", everywhere, "WIO")]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ...hardware import LEVELS, Hierarchy
+from ...hardware import Hierarchy
 from ._counts import Counts, counts, lift
 from ._nest import Conventions, LoopNest, Problem
 
@@ -99,7 +99,7 @@ def _ends(found: Counts, machine: Hierarchy, how: Conventions, n: int):
     """Cycles until the first tile of weights and of inputs has come all the way, and for the last outputs to leave."""
     bandwidth = lift(machine.bits_per_cycle, 3, n)
     held = lift(machine.held, 2, n)
-    beyond = held & (jnp.arange(LEVELS).reshape(1, LEVELS, *(1,) * n) > 0)
+    beyond = held & (jnp.arange(held.shape[1]).reshape(1, -1, *(1,) * n) > 0)
     down = found.feeds[:2, None] * found.bits[:2, :, 0] / bandwidth[:2, :, 0]
     up = found.feeds[2] * found.bits[2, :, 2] / bandwidth[2, :, 1]
     down, up = (_whole(x) for x in (down, up)) if how.rounding == "each" else (down, up)

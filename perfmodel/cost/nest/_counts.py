@@ -10,11 +10,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ...hardware import LEVELS, OPERANDS, Hierarchy
+from ...hardware import OPERANDS, Hierarchy
 from ._halo import chosen, walked_words
 from ._nest import DIMS, RELEVANT, WINDOW, Conventions, LoopNest, Problem
 
-_TILES = LEVELS + 1  # tile l is what one unit of memory l - 1 holds; tile 0 is what a multiplier holds
 _OUTPUT_DIMS = tuple(DIMS.index(d) for d in "GNKPQ")
 _AXES = tuple(1 << d for d in WINDOW)
 _REST = tuple(mask & ~(sum(_AXES) if t == 1 else 0) for t, mask in enumerate(RELEVANT))  # all but an input's window
@@ -29,7 +28,7 @@ _READ_DOWN, _WRITE_UP, _READ_UP, _WRITE_DOWN = range(4)  # hardware.DIRECTIONS
 
 
 class Counts(NamedTuple):
-    """Traffic of a loop nest. Axes: operand (3), level (`LEVELS`), direction (`hardware.DIRECTIONS`), then the batch.
+    """Traffic of a loop nest. Axes: operand (3), level (of the machine), direction (`hardware.DIRECTIONS`), then the batch.
 
     - `amount`: words of one transfer of one unit; `times`: transfers; `units`: memories at work in parallel; `bits` of a word.
     - `total`: words in all (that is not `amount * times * units` where some transfers are left out).
@@ -64,7 +63,9 @@ def counts(problem: Problem, nest: LoopNest, machine: Hierarchy, how: Convention
         *(jnp.shape(getattr(problem, f))[s:] for f, s in _PROBLEM_AXES),
     )
     n = len(batch)
-    tiles = jnp.arange(_TILES).reshape(1, _TILES, *(1,) * n)
+    levels = jnp.shape(machine.held)[1]
+    # tile l is what one unit of memory l - 1 holds; tile 0 is what a multiplier holds
+    tiles = jnp.arange(levels + 1).reshape(1, levels + 1, *(1,) * n)
 
     one = jnp.where(lift(nest.dim, 1, n)[0] < 0, 2.0, 1.0).astype(jnp.result_type(float))
 
@@ -75,15 +76,17 @@ def counts(problem: Problem, nest: LoopNest, machine: Hierarchy, how: Convention
 
     loops = lift(nest.dim, 1, n), lift(nest.factor, 1, n), lift(nest.level, 2, n)
     unrolled = lift(nest.spatial_dim, 1, n), lift(nest.spatial_factor, 1, n), lift(nest.spatial_level, 2, n)
-    inside = _sizes(loops, lambda level: level[:, None] < tiles)
-    inside_space = _sizes(unrolled, lambda level: level[:, None] < tiles)
-    beyond_space = _sizes(unrolled, lambda level: level[:, None] >= tiles)
+    inside = _sizes(loops, tiles, lambda level: level[:, None] < tiles)
+    inside_space = _sizes(unrolled, tiles, lambda level: level[:, None] < tiles)
+    beyond_space = _sizes(unrolled, tiles, lambda level: level[:, None] >= tiles)
 
     inside = jax.tree.map(keep, inside)  # what is unrolled may be the same for the whole batch
     held = _Sizes(*(a * b for a, b in zip(inside, inside_space, strict=True)))
     stride, size = lift(problem.stride, 0, n), lift(problem.input_size, 1, n)
     extents = _words(held, stride, size, how)
-    unique = _words(beyond_space, stride, None, how._replace(input_extent="unique"))
+    # ZigZag rounds fractional rows and columns down also where they are spread over units (3.5 x 3.5 lanes read 9 words)
+    spread = how if how.input_extent == "floored" else how._replace(input_extent="unique")
+    unique = _words(beyond_space, stride, None, spread)
     # distinct units of tile l above one of tile l + 1: what is shared along the way (multicast, reduction) counts once
     boost = jnp.concatenate([unique[:, :-1] / unique[:, 1:], unique[:, -1:]], axis=1)
     # a dimension that does not divide gives fractional means; a tile still holds whole words
@@ -93,7 +96,9 @@ def counts(problem: Problem, nest: LoopNest, machine: Hierarchy, how: Convention
     cycles = _product(loops[1], batch)
     refill, returns = _refills(loops, unrolled, inside_space, held, stride, tiles, how, batch, keep, _lost(machine, n))
     # an operand with a latch at the multiplier stays there while it does not change; the others move every cycle
-    operand, level = (jnp.arange(k).reshape(*shape, *(1,) * n) for k, shape in ((3, (3, 1)), (_TILES, (1, _TILES))))
+    operand, level = (
+        jnp.arange(k).reshape(*shape, *(1,) * n) for k, shape in ((3, (3, 1)), (levels + 1, (1, levels + 1)))
+    )
     for t, name in enumerate(OPERANDS):
         if name not in how.latched:
             refill = jnp.where((level == 0) & (operand == t), cycles, refill)
@@ -119,9 +124,13 @@ def counts(problem: Problem, nest: LoopNest, machine: Hierarchy, how: Convention
     if how.halo == "walk":
         total = _with_walk(total, problem, loops, held, units, machine, batch)
     way = jnp.arange(4).reshape(1, 1, 4, *(1,) * n)
+    # visits of each output in each unit that sums it
+    first = _product(jnp.stack([problem.sizes[d] for d in _OUTPUT_DIMS]), batch) * units_here[2] / unique[2, 1:]
+    last = first[:, None] / jnp.maximum(
+        total[2, :, _WRITE_UP : _READ_UP + 1], first[:, None]
+    )  # share of those that leave
     if how.first_sum != "counted":
-        # what returns: all visits but the first of each output in each unit that sums it
-        first = _product(jnp.stack([problem.sizes[d] for d in _OUTPUT_DIMS]), batch) * units_here[2] / unique[2, 1:]
+        # what returns: all visits but the first
         elided = (way == _READ_DOWN) | ((way == _WRITE_DOWN) & (how.first_sum == "elided"))
         total = jnp.maximum(total - jnp.where(is_output & elided, first[None, :, None], 0.0), 0.0)
         times = jnp.where(is_output, total / (amount * units_here[:, :, None]), times)
@@ -133,10 +142,15 @@ def counts(problem: Problem, nest: LoopNest, machine: Hierarchy, how: Convention
 
     psum, final = lift(problem.psum_bits, 0, n), lift(problem.output_bits, 0, n)
     wide = jnp.where(returns, psum, final) * jnp.ones(batch)
-    bits_out = jnp.stack([wide[:-1], wide[:-1], wide[1:], wide[1:]], axis=1)
+    low_up, high_up = wide[:-1], wide[1:]
+    if how.last_sum == "final":  # unless sums of several units still meet further out: those are no results yet
+        meets = _meets(unrolled, tiles, batch)
+        low_up = low_up + jnp.where(low_sum & ~meets[:-1], (final - psum) * last[:, 0], 0.0)
+        high_up = high_up + jnp.where(high_sum & ~meets[1:], (final - psum) * last[:, 1], 0.0)
+    bits_out = jnp.stack([wide[:-1], low_up, high_up, wide[1:]], axis=1)
     if how.final_outermost:
         last = held_above[2] & ~above[2]
-        bits_out = jnp.where(last[:, None], final, psum) * jnp.ones((LEVELS, 4, *batch))
+        bits_out = jnp.where(last[:, None], final, psum) * jnp.ones((levels, 4, *batch))
     given = jnp.ones_like(total[0])
     bits = jnp.stack(
         [lift(problem.weight_bits, 0, n) * given, lift(problem.input_bits, 0, n) * given, bits_out * given]
@@ -197,16 +211,22 @@ def _refills(loops, unrolled, inside_space: _Sizes, held: _Sizes, stride, tiles,
         returns = returns | (on[2] & (factor > 1) & ~relevant[2])
         return (refill, changed, swept, far, extent, returns), None
 
-    ones = jnp.ones((_TILES, *batch))
+    ones = jnp.ones((tiles.shape[1], *batch))
     no = ones < 0
     start = ((ones,) * 3, (no,) * 3, (0.0 * ones,) * 2, no, (ones[0],) * 4, no)
     in_order = (loops[0], loops[1], jnp.moveaxis(loops[2], 1, 0))
     (refill, *_, returns), _ = jax.lax.scan(step, start, in_order)
     refill = jnp.stack(refill)
+    return refill, jnp.broadcast_to(returns | _meets(unrolled, tiles, batch), ones.shape)
+
+
+def _meets(unrolled, tiles, batch):
+    """Whether sums of several units meet beyond the memory above tile l, [tiles]."""
     dim, factor, level = unrolled
+    found = jnp.zeros((tiles.shape[1], *batch), bool)
     for i in range(dim.shape[0]):
-        returns = returns | ((factor[i] > 1) & (level[2, i] > tiles[0]) & ~_bits(dim[i], RELEVANT[2:])[0])
-    return refill, jnp.broadcast_to(returns, (_TILES, *batch))
+        found = found | ((factor[i] > 1) & (level[2, i] > tiles[0]) & ~_bits(dim[i], RELEVANT[2:])[0])
+    return found
 
 
 def _lost(machine: Hierarchy, n: int):
@@ -215,10 +235,10 @@ def _lost(machine: Hierarchy, n: int):
     return lift(jnp.concatenate([jnp.zeros_like(swapped[:, :1]), swapped], axis=1), 2, n)
 
 
-def _sizes(loops, take_of) -> _Sizes:
+def _sizes(loops, tiles, take_of) -> _Sizes:
     """Products of the loops that `take_of(level) -> [3, tiles]` takes."""
     batch = jnp.broadcast_shapes(loops[0].shape[1:], loops[1].shape[1:], loops[2].shape[2:])
-    ones = jnp.ones((3, _TILES, *batch))
+    ones = jnp.ones((3, tiles.shape[1], *batch))
 
     def step(state, loop):
         dim, factor, level = loop
@@ -227,7 +247,7 @@ def _sizes(loops, take_of) -> _Sizes:
         window = state.window * jnp.where(take[1] & _bits(dim, _AXES), factor, 1.0)
         return _Sizes(rest, window, state.every * jnp.where(take, factor, 1.0)), None
 
-    start = _Sizes(ones, jnp.ones((4, _TILES, *batch)), ones)
+    start = _Sizes(ones, jnp.ones((4, tiles.shape[1], *batch)), ones)
     return jax.lax.scan(step, start, (loops[0], loops[1], jnp.moveaxis(loops[2], 1, 0)))[0]
 
 
@@ -260,7 +280,8 @@ def _with_walk(total, problem, loops, held, units, machine, batch):
     n = len(batch)
     chain = lift(jnp.sum(jnp.asarray(machine.held[1]), axis=0), 0, n)
     words = walked_words(problem, loops, held.rest[1], held.window, chain - 1, batch)
-    level = jnp.arange(LEVELS).reshape(1, LEVELS, 1, *(1,) * n)
+    levels = jnp.shape(machine.held)[1]
+    level = jnp.arange(levels).reshape(1, levels, 1, *(1,) * n)
     operand, way = jnp.arange(3).reshape(3, 1, 1, *(1,) * n), jnp.arange(4).reshape(1, 1, 4, *(1,) * n)
     given = ((level == chain - 1) & (way == _READ_DOWN)) | ((level == chain - 2) & (way == _WRITE_DOWN))
     return jnp.where((operand == 1) & given, words * chosen(units[1], chain - 1), total)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ...hardware import ARRAY_DIMS, LEVELS, Hierarchy
+from ...hardware import LEVELS, Hierarchy
 from ._nest import DIMS, RELEVANT, WINDOW, LoopNest, Problem
 
 SLOTS = 8  # temporal loops of a candidate
@@ -46,7 +46,7 @@ def spaces(sizes, machine: Hierarchy, unroll: dict[int, list[tuple[str, ...]]]) 
     iterations without a prime factor above 7, which can be cut more finely.
     """
     found = []
-    for choice in itertools.product(*(unroll.get(a, [()]) for a in range(ARRAY_DIMS))):
+    for choice in itertools.product(*(unroll.get(a, [()]) for a in range(len(machine.array)))):
         left = [int(n) for n in sizes]
         loops = []
         for a, dims in enumerate(choice):
@@ -99,7 +99,7 @@ def prime_factors(n: int) -> list[int]:
     return found
 
 
-def random_genomes(space: Space, population: int, rng: np.random.Generator) -> Genome:
+def random_genomes(space: Space, population: int, rng: np.random.Generator, levels: int = LEVELS) -> Genome:
     """Random candidates of one space: prime factors in random groups, order and shares at random."""
     primes = [(d, p) for d in range(len(DIMS)) for p in prime_factors(int(space.bounds[d]))]
     kinds = sorted({d for d, _ in primes})
@@ -116,7 +116,7 @@ def random_genomes(space: Space, population: int, rng: np.random.Generator) -> G
     for d, p in primes:
         key = np.where(slots == d, rng.random(slots.shape), -1.0)
         factor[rows, key.argmax(axis=1)] *= p
-    share = np.exp(-rng.exponential(0.7, (3, LEVELS, population)))
+    share = np.exp(-rng.exponential(0.7, (3, levels, population)))
     share[:, :, : population // 4] = 1.0
     return Genome(slots.T.astype(np.int8), factor.T, share)
 
@@ -124,8 +124,9 @@ def random_genomes(space: Space, population: int, rng: np.random.Generator) -> G
 def decoded(genome: Genome, space: Space, problem: Problem, machine: Hierarchy) -> LoopNest:
     """Genomes as loop nests (trailing axes: candidates). Fields of `space` and `problem` broadcast against them."""
     n = genome.factor.ndim - 1
-    tiles = jnp.arange(LEVELS - 1).reshape(LEVELS - 1, *(1,) * n)  # the outermost memory holds everything
-    room = _room(genome.share, machine, n)[:, : LEVELS - 1]
+    levels = machine.held.shape[1]
+    tiles = jnp.arange(levels - 1).reshape(levels - 1, *(1,) * n)  # the outermost memory holds everything
+    room = _room(genome.share, machine, n)[:, : levels - 1]
     loops = [(space.spatial_dim[u], space.spatial_factor[u], space.spatial_level[:, u]) for u in range(UNROLLED)]
     rest, window = [], [1.0] * 4
     for t, mask in enumerate(RELEVANT):
@@ -163,7 +164,7 @@ def decoded(genome: Genome, space: Space, problem: Problem, machine: Hierarchy) 
     start = ((one,) * 4, (one,) * 3)
     _, beyond = jax.lax.scan(loop, start, (genome.dim, genome.factor))
     above, level = jnp.ones((SLOTS, 3, *one.shape), bool), jnp.zeros((SLOTS, 3, *one.shape), jnp.int8)
-    for at in range(LEVELS - 1):
+    for at in range(levels - 1):
         # sums are wide in a memory as long as any loop that adds stands in it or above it
         wide = jnp.any(adds & above[:, 2], axis=0)
         of_sums = jnp.where(wide, beyond[:, 2, at], beyond[:, 3, at])
@@ -191,8 +192,8 @@ def _room(share, machine: Hierarchy, n: int):
     capacity = jnp.matmul(flat.T, jnp.minimum(jnp.asarray(machine.capacity_bits), 1e30), precision=exact)
     held = jnp.asarray(machine.held)
     last = held & ~jnp.concatenate([held[:, 1:], jnp.zeros_like(held[:, :1])], axis=1)
-    endless = jnp.where(last | ~held, 1e38, 0.0).reshape(3, LEVELS, *(1,) * n)
-    return share * granted * capacity.reshape(3, LEVELS, *(1,) * n) + endless
+    endless = jnp.where(last | ~held, 1e38, 0.0).reshape(*held.shape[:2], *(1,) * n)
+    return share * granted * capacity.reshape(*held.shape[:2], *(1,) * n) + endless
 
 
 def _outwards(x):

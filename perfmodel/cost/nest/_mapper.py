@@ -61,7 +61,9 @@ def map_operators(
     tasks = [(row, s) for row in range(sizes.shape[1]) for s in spaces(sizes[:, row], machine, unroll)]
     of_operator = np.asarray([row for row, _ in tasks])
     many = jax.tree.map(lambda *x: np.stack(x), *(s for _, s in tasks))
-    start = jax.tree.map(lambda *x: np.stack(x), *(random_genomes(s, population, rng) for _, s in tasks))
+    start = jax.tree.map(
+        lambda *x: np.stack(x), *(random_genomes(s, population, rng, np.shape(machine.held)[1]) for _, s in tasks)
+    )
     each = jax.tree.map(lambda x: np.moveaxis(np.asarray(x), -1, 0)[of_operator], problems)
     drains = np.broadcast_to(np.asarray(drain_cycles, float), sizes.shape[1:])[of_operator]
     seeds = rng.integers(2**31, size=len(tasks), dtype=np.int32)

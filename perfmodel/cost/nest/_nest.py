@@ -58,6 +58,7 @@ class Conventions(NamedTuple):
       `floored`: the same with fractional extents rounded down (ZigZag).
     - `first_sum`: `elided`: a partial sum that does not exist yet is neither read nor fetched; `counted`: it is, wherever sums
       return at all; `filled`: it is not read, but it is fetched from above (Timeloop).
+    - `last_sum`: sums that leave for the last time are as wide as results (`final`) or as all others (`wide`).
     - `drain_read`: handing results up reads the memory that gives them.  `latched`: operands that a
       multiplier keeps while they do not change from one cycle to the next (sums: in its accumulator).
     - `rounding`: to whole accesses `each` transfer, on the `total` of a tensor, or `none`.
@@ -67,6 +68,7 @@ class Conventions(NamedTuple):
     halo: str = "consecutive"
     input_extent: str = "unique"
     first_sum: str = "elided"
+    last_sum: str = "final"
     drain_read: bool = True
     latched: str = "WIO"
     rounding: str = "each"
@@ -77,29 +79,36 @@ class Conventions(NamedTuple):
 # Ours: what a machine has to do and no more. A window slides over what is there already, a sum that does not exist is not
 # read, an operand latch keeps its value, but a port moves whole accesses, and the first tile has to arrive before work starts.
 OURS = Conventions()
-TIMELOOP = Conventions("walk", "box", "filled", False, "", "total", True, True)
-ZIGZAG = Conventions("none", "floored", "counted", True, "WI", "each", False, False)
+TIMELOOP = Conventions("walk", "box", "filled", "wide", False, "", "total", True, True)
+ZIGZAG = Conventions("none", "floored", "counted", "wide", True, "WI", "each", False, False)
 
 
-def problem(operators: Operators) -> Problem:
-    """Operators as problems (trailing axis `L`). The products of attention have their second operand in the place of weights."""
+def bounds(operators: Operators) -> tuple[tuple[Array, ...], tuple[Array, Array]]:
+    """Loop bounds in the order of `DIMS`, and rows and columns of the real input, each as operators' fields are."""
     g, n, k, c, p, q, r, s = (
         jnp.asarray(getattr(operators, field), jnp.result_type(float))
         for field in ("groups", "batch", "k", "c", "p", "q", "r", "s")
     )
     attention = operators.is_attention
     # every GEMM of an attention has operands of its own: its batch multiplies the groups
-    sizes = jnp.stack([jnp.where(attention, g * n, g), jnp.where(attention, 1.0, n), k, c, p, q, r, s])
+    sizes = jnp.where(attention, g * n, g), jnp.where(attention, 1.0, n), k, c, p, q, r, s
     rows, columns = (p - 1) * operators.stride + r, (q - 1) * operators.stride + s
     # only the area of the real input is stored: padding and skipped edges shrink both sides alike (a side of one cannot)
     held = operators.in_elements - jnp.where(attention, g * n * k * c, 0.0)
     area = jnp.minimum(held / (g * n * c * rows * columns), 1.0)
     of_rows = jnp.where(columns == 1, area, jnp.where(rows == 1, 1.0, jnp.sqrt(area)))
+    return sizes, (rows * of_rows, columns * area / of_rows)
+
+
+def problem(operators: Operators) -> Problem:
+    """Operators as problems (trailing axis `L`). The products of attention have their second operand in the place of weights."""
+    of, real = bounds(operators)
+    sizes = jnp.stack(of)
     return Problem(
         sizes=sizes,
         stride=jnp.asarray(operators.stride, sizes.dtype),
-        input_size=jnp.stack([rows * of_rows, columns * area / of_rows]),
-        weight_bits=jnp.where(attention, operators.in_bits, operators.weight_bits),
+        input_size=jnp.stack(real),
+        weight_bits=jnp.where(operators.is_attention, operators.in_bits, operators.weight_bits),
         input_bits=jnp.asarray(operators.in_bits, sizes.dtype),
         psum_bits=jnp.asarray(operators.psum_bits, sizes.dtype),
         output_bits=jnp.asarray(operators.out_bits, sizes.dtype),

@@ -24,6 +24,7 @@ from ..._numerics import ceil_divide
 from ...hardware import Chiplets
 from ...workload import Operators
 from .._bounds import OnChip, sizes
+from ._stated import Layer, Stated
 
 INPUT_WORDS, FILTER_WORDS, SUM_WORDS = 12, 224, 24  # scratchpads of a PE
 BUS_WORDS = 4  # a cycle: filters, and partial sums each way; inputs come one a cycle
@@ -73,16 +74,17 @@ def row_stationary_cost(op: Operators, chip: Chiplets, mapping: RowMapping, smoo
     g, n, k, c, rows_out, columns_out, r, s = _layer(op, chip)
     strips = ceil_divide(rows_out, mapping.e, smooth)
     e, w = rows_out / strips, columns_out / mapping.cuts
-    rows, columns = (e - 1) * op.stride + r, (w - 1) * op.stride + s
+    # rows and columns that are read: a stride larger than the filter skips some
+    rows, columns = (e - 1) * jnp.minimum(op.stride, r) + r, (w - 1) * jnp.minimum(op.stride, s) + s
     tiles = g * n / mapping.n * strips * mapping.cuts
     channels = ceil_divide(c, mapping.q * mapping.r, smooth)
     filters = ceil_divide(k, mapping.p * mapping.t, smooth)
-    q, p = c / channels / mapping.r, k / filters / mapping.t  # of a mean pass
+    side, q, t, p = _mean_pass(c / channels, k / filters, mapping)
     passes = tiles * channels * filters
     multiply = mapping.n * p * q * s * w
-    sums = mapping.n * p * mapping.t * e * w / BUS_WORDS
-    inputs = mapping.n * q * mapping.r * rows * columns
-    ramp = p * mapping.t * q * mapping.r * r * s / BUS_WORDS + rows * q * mapping.r * s
+    sums = mapping.n * p * t * e * w / BUS_WORDS
+    inputs = mapping.n * q * side * rows * columns
+    ramp = p * t * q * side * r * s / BUS_WORDS + rows * q * side * s
     once = tiles * mapping.n * c * rows * columns  # all inputs with their halo
     weights = tiles * k * c * r * s
     return RowStationary(
@@ -95,6 +97,35 @@ def row_stationary_cost(op: Operators, chip: Chiplets, mapping: RowMapping, smoo
         input_loads=once * ceil_divide(k, mapping.m, smooth),
         weight_loads=weights,
     )
+
+
+def _mean_pass(channels, filters, mapping: RowMapping):
+    """(channels side by side, in a PE; filters side by side, in a PE) of a mean pass; a PE that works has at least one of each."""
+    side, t = jnp.minimum(mapping.r, channels), jnp.minimum(mapping.t, filters)
+    return side, channels / side, t, filters / t
+
+
+def row_stationary_mapping(op: Operators, chip: Chiplets, smooth: bool = False) -> Stated:
+    """The loops of `filling_mapping` (elementwise): S, channels and filters of a PE, columns and images of a pass; then passes over
+    channels, filters, and tiles of the image. Cut filters are a problem of more channels; padding is read as if it were there."""
+    mapping = filling_mapping(op, chip)
+    g, n, k, c, p, q, r, s = _layer(op, chip)
+    strips = ceil_divide(p, mapping.e, smooth)
+    channels, filters = (
+        ceil_divide(c, mapping.q * mapping.r, smooth),
+        ceil_divide(k, mapping.p * mapping.t, smooth),
+    )
+    side, in_pe, t, filters_in_pe = _mean_pass(c / channels, k / filters, mapping)
+    inside, outside = (0, 1, 1), (1, 1, 1)
+    temporal = (
+        ("S", s, (0, 0, 0)), ("C", in_pe, (0, 0, 0)), ("K", filters_in_pe, (0, 0, 0)), ("Q", q / mapping.cuts, inside),
+        ("N", mapping.n, inside), ("C", channels, outside), ("K", filters, outside), ("Q", mapping.cuts, outside),
+        ("P", strips, outside), ("N", n / mapping.n, outside), ("G", g, outside),
+    )  # fmt: skip
+    spatial = (("R", r, (1, 1, 0)), ("C", side, (1, 1, 0)), ("K", t, (1, 1, 1)), ("P", p / strips, (1, 1, 1)))
+    endless = jnp.full_like(s, jnp.inf)
+    layer = Layer.of(op)._replace(sizes=(g, n, k, c, p, q, r, s), real=(endless, endless))
+    return Stated(layer, temporal, spatial, "rs")
 
 
 def filling_mapping(op: Operators, chip: Chiplets) -> RowMapping:
@@ -128,18 +159,44 @@ def _within(x, low, high):
 
 
 def row_stationary(op: Operators, chip: Chiplets, smooth: bool = False) -> OnChip:
-    """Cycles and traffic of operators on row-stationary arrays (elementwise), in the mapping that fills the buffer."""
-    g, n, k, c, p, q, r, s, _, _, in_b, w_b, out_b, sum_b = sizes(op)
-    cost = row_stationary_cost(op, chip, filling_mapping(op, chip), smooth)
+    """Cycles and traffic of operators on row-stationary arrays (elementwise), in the mapping that fills the buffer.
+
+    Words and energy are those of the nest of `row_stationary_mapping` but for two windows that meet: where one pass takes all channels,
+    the nest finds the last columns of one part of a row in place for the next, and a PE of one channel the last tap of a window where
+    it is the first of the next. Cycles are the nest's where no bus is slower than the multipliers.
+    """
+    mapping = filling_mapping(op, chip)
+    cost = row_stationary_cost(op, chip, mapping, smooth)
+    g, n, k, c, p, q, r, s = _layer(op, chip)
+    w_b = jnp.where(op.is_attention, op.in_bits, op.weight_bits) / 8
+    in_b, out_b, sum_b = op.in_bits / 8, op.out_bits / 8, op.psum_bits / 8
+    channels, filters = cost.sum_passes, ceil_divide(k, mapping.p * mapping.t, smooth)
+    _, in_pe, t, filters_in_pe = _mean_pass(c / channels, k / filters, mapping)
+    w, e = q / mapping.cuts, p / ceil_divide(p, mapping.e, smooth)
     outputs = g * n * k * p * q
-    local = outputs * c * r * s * (in_b + w_b + 2 * sum_b)  # every MAC reads three scratchpads and writes one
-    sums = outputs * (2 * (cost.sum_passes - 1) * sum_b + out_b)
+    macs = outputs * (c * r * s)
+
+    def sums_bytes(visits):
+        return outputs * (2 * (visits - 1) * sum_b + out_b)
+
+    # what a pass finds in place: all filters of the layer; its only image row of a single channel; sums of a single column
+    weight_reads = jnp.where(channels * filters > 1, cost.weight_reads, g * k * c * r * s)
+    apart = jnp.where(channels * mapping.n > 1, 1.0, jnp.minimum((w - 1) * op.stride / s, 1.0))
+    input_reads = cost.input_reads * (apart + (1 - apart) / filters)
+    visits = jnp.where(w * mapping.n > 1, channels, 1.0)
+    # a weight is written to e PEs in a row, an input to those on a diagonal of each of t sets; a PE reads both at every MAC unless
+    # it holds a single one; a sum gathers in the multiplier, and passes the store at the end of a column to and from the buffer
+    rows = (e - 1) * jnp.minimum(op.stride, r) + r
+    written = weight_reads * w_b * e + input_reads * in_b * (t * r * e / rows)
+    weights_read = macs / jnp.where(s * in_pe * filters_in_pe > 1, 1.0, w * mapping.n)
+    inputs_read = macs / jnp.where(s * in_pe > 1, 1.0, filters_in_pe)
+    added = sums_bytes(jnp.where(w * mapping.n * filters_in_pe > 1, channels, 1.0))
     return OnChip(
         cycles=cost.cycles,
         fill_cycles=cost.ramp_cycles,
-        buffer_bytes=cost.input_reads * in_b + cost.weight_reads * w_b + sums,
-        local_bytes=local,
-        input_reads=cost.input_reads,
-        weight_reads=cost.weight_reads,
-        output_writes=outputs * cost.sum_passes,
+        buffer_bytes=input_reads * in_b + weight_reads * w_b + sums_bytes(visits),
+        local_bytes=written + weights_read * w_b + inputs_read * in_b + added + sums_bytes(visits),
+        input_reads=input_reads,
+        weight_reads=weight_reads,
+        output_writes=outputs * visits,
     )

@@ -11,13 +11,11 @@ from jaxtyping import Array, Bool
 from ...hardware import DATAFLOWS, Chiplets, MemoryTiers, System
 from ...workload import Operators, Workload
 from .._columns import with_sub_batch
-from ._chiplet_machine import BUFFER, chiplet_machine, unrolling
+from ._chiplet_machine import BUFFER, chiplet_machine, table_conventions, unrolling
 from ._cost import loopnest_cost
 from ._mapper import map_operators
-from ._nest import OURS, LoopNest, Problem, problem
+from ._nest import LoopNest, Problem, problem
 
-# Without rounding to whole accesses: a chiplet's port moves bytes, and gradients see every byte.
-TABLE = OURS._replace(rounding="none")
 _READ, _WRITE = 0, 1  # the buffer's side towards the array; what crosses the other side belongs to the schedule
 
 
@@ -70,7 +68,7 @@ def map_workload(
             machine,
             unrolling(flow),
             objective,
-            how=TABLE,
+            how=table_conventions(flow),
             population=population,
             generations=generations,
             seed=seed,
@@ -116,7 +114,7 @@ def nest_costs(operators: Operators, chiplets: Chiplets, memory: MemoryTiers, ma
 
 
 def _priced(size: Problem, nest: LoopNest, machine, flow: str) -> NestCosts:
-    cost = loopnest_cost(size, nest, machine, TABLE)
+    cost = loopnest_cost(size, nest, machine, table_conventions(flow))
     at = BUFFER[flow]
     inside = jnp.zeros_like(cost.cycles)
     buffer_bytes, fetched = inside, []

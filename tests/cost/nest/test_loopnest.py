@@ -9,7 +9,7 @@ from oracles.loop_walk import moved_words
 
 from perfmodel import cost as costs
 from perfmodel.cost import OURS, TIMELOOP, ZIGZAG, LoopNest, Problem, loop_nest
-from perfmodel.hardware import DIRECTIONS, Memory, Port, gemmini, hierarchy
+from perfmodel.hardware import DIRECTIONS, Memory, Port, gemmini, hierarchy, stack_hierarchies
 
 READ_DOWN, WRITE_UP, READ_UP, WRITE_DOWN = range(4)
 SLOTS, UNROLLED = 8, 4
@@ -18,14 +18,16 @@ PLAIN = OURS._replace(rounding="none")
 loopnest_cost, counts = eqx.filter_jit(costs.loopnest_cost), eqx.filter_jit(costs.counts)
 
 
-def small_machine(port_bits=64, serve_sums=()):
-    """Registers for weights and sums, a buffer for inputs and outputs, DRAM for everything."""
+def small_machine(port_bits=64, serve_sums=(), idle_ports=0, idle_memories=0):
+    """Registers for weights and sums, a buffer for inputs and outputs, DRAM for everything; some that nothing uses besides."""
 
     def memory(name, bits, read_j, write_j, serves, operands, width):
         route = {(t, way): "port" for t in operands for way in DIRECTIONS}
-        return Memory(name, bits, read_j, write_j, serves, {"port": Port(width, width, 8)}, route)
+        idle = {f"idle {i}": Port(1, 1, 1) for i in range(idle_ports)} if name == "weights" else {}
+        return Memory(name, bits, read_j, write_j, serves, idle | {"port": Port(width, width, 8)}, route)
 
     memories = [
+        *(memory(f"idle {i}", 1, 1.0, 1.0, (), "", 8) for i in range(idle_memories)),
         memory("weights", 64, 1e-13, 1e-13, (), "W", 8),
         memory("sums", 64, 2e-13, 3e-13, serve_sums, "O", 16),
         memory("buffer", 8 * 4096, 5e-12, 6e-12, ("x", "y"), "IO", port_bits),
@@ -247,3 +249,46 @@ def test_a_batch_on_precision_alone(x64):
         for b in (4.0, 8.0, 16.0)
     ]
     np.testing.assert_allclose(together, np.stack(apart), rtol=1e-12)
+
+
+@pytest.mark.parametrize("ports, memories", [(17, 4), (40, 11)])
+def test_a_machine_gets_the_room_it_needs(x64, ports, memories):
+    """Ports and memories that nothing uses, declared before those that are used, change nothing."""
+    extra = memories - 4
+    large = small_machine(idle_ports=ports - extra - 4, idle_memories=extra)
+    assert large.uses.shape[0] == -(-ports // 16) * 16 and large.capacity_bits.shape[0] == -(-memories // 8) * 8
+    nest = loop_nest(*random_nest(np.random.default_rng(3)), SLOTS, UNROLLED)
+    size = problem({"K": 8, "C": 4})
+    plain, roomy = (loopnest_cost(size, nest, machine, OURS) for machine in (small_machine(), large))
+    for field in ("accesses", "energy_j", "total_j", "cycles"):
+        np.testing.assert_array_equal(getattr(plain, field), getattr(roomy, field))
+    assert sorted(x for x in np.asarray(roomy.busy_cycles) if x) == sorted(
+        x for x in np.asarray(plain.busy_cycles) if x
+    )
+    both = stack_hierarchies([small_machine(), large])  # machines of unlike room as one batch
+    twice = jax.tree.map(lambda x: np.stack([x, x], axis=-1), nest)
+    np.testing.assert_allclose(loopnest_cost(size, twice, both, OURS).total_j, [float(plain.total_j)] * 2, rtol=1e-12)
+
+
+def test_more_levels_than_the_usual_room(x64):
+    """Five memories above each other: what the innermost loops leave passes through all of them unchanged."""
+    route = {(t, way): "port" for t in "WIO" for way in DIRECTIONS}
+    names = [f"m{i}" for i in range(5)]
+    memories = [Memory(n, 1e6, 1.0, 1.0, ("x",), {"port": Port(8, 8, 8)}, route) for n in names]
+    machine = hierarchy({"x": 1}, 0.0, memories, dict.fromkeys("WIO", names))
+    nest = loop_nest([("P", 3, (0, 0, 0)), ("K", 4, (0, 0, 0))], [], SLOTS, UNROLLED)
+    found = counts(problem({"P": 3, "K": 4}), nest, machine, PLAIN)
+    # 4 weights, 3 inputs and 12 results cross every border between two memories once
+    expected = [[4.0] * 4, [3.0] * 4, [12.0] * 4]
+    got = [found.total[t, 1:5, READ_DOWN] for t in (0, 1)] + [found.total[2, 1:5, WRITE_UP]]
+    np.testing.assert_allclose(got, expected)
+
+
+def test_zigzag_rounds_fractions_spread_over_lanes_down(x64):
+    """14 x 14 outputs on 4 x 4 lanes: 3.5 each way are 3 in ZigZag's words of one transfer, 12.25 in ours."""
+    nest = loop_nest(
+        [("P", 4, (1, 1, 1)), ("Q", 4, (1, 1, 1))], [("P", 3.5, (0, 0, 0)), ("Q", 3.5, (0, 0, 0))], SLOTS, UNROLLED
+    )
+    size = problem({"P": 14, "Q": 14})
+    assert float(counts(size, nest, small_machine(), ZIGZAG).amount[1, 0, READ_DOWN]) == 9
+    assert float(counts(size, nest, small_machine(), PLAIN).amount[1, 0, READ_DOWN]) == 12.25
