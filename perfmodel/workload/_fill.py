@@ -62,8 +62,10 @@ def fill_up(workload: Workload) -> Workload:
     )
 
 
-# A row of nothing: a copy of no elements. Loop bounds of 1 and bits of 8 divide what they are divided by.
-_BOUNDS = dict.fromkeys(("groups", "batch", "k", "c", "p", "q", "r", "s", "stride", "ranks", "rank_step"), 1)
+# A row that nobody counts: a copy of one element, so that nothing is divided by zero, in derivatives neither.
+_BOUNDS = dict.fromkeys(
+    ("groups", "batch", "k", "c", "p", "q", "r", "s", "stride", "ranks", "rank_step"), 1
+) | dict.fromkeys(("lane_ops", "in_elements", "out_elements"), 1.0)
 _BITS = dict.fromkeys(("in_bits", "weight_bits", "out_bits", "psum_bits"), 8.0)
 
 
