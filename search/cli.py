@@ -96,8 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--largest", type=int, metavar="N", help="of --execution streaming: most operators of a kernel (default: 64)"
     )
-    made.add_argument("--fusion", default="", metavar="BACKEND",
-                      help="fuse operators that share a chiplet by the rules of none, xla-like, tensorrt-like or dataflow")  # fmt: skip
+    made.add_argument("--fusion", default="", metavar="NAME",
+                      help="what is launched together: as library, compiled or streaming software does, or by the rules of none "
+                      "(every operator by itself), xla-like, tensorrt-like or dataflow (default: as the system's file says)")  # fmt: skip
     made.add_argument(
         "--parameters", metavar="FILE", help="constants of GPU kernels that `calibrate` fitted, for systems with a GPU"
     )

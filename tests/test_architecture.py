@@ -30,6 +30,7 @@ NO_LIST = {
 # From the ground up. A package imports only itself and what stands on a lower floor; neighbours do not know each other.
 FLOORS = [
     {"perfmodel._numerics", "perfmodel._names", "perfmodel._files", "perfmodel._lazy"},
+    {"perfmodel._software"},
     {"perfmodel.workload", "perfmodel.hardware"},
     {"perfmodel.models"},
     {"perfmodel.cost"},

@@ -4,10 +4,12 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from .._numerics import ceil_divide
 from ..hardware import Chiplets
 from ..workload import Operators
-from ._dataflow import on_chip
-from ._tiling import tiling
+from ._dataflow import OnChip, on_chip
+from ._fused import products_of
+from ._tiling import Tiling, tiling
 
 
 class CostTable(eqx.Module):
@@ -50,7 +52,7 @@ def with_sub_batch(op: Operators, sub_batch) -> Operators:
         return jnp.where(when, field * sub_batch, jnp.asarray(field))
 
     attention = op.is_attention
-    gemm = (op.is_matrix > 0) & (op.q == 1) & ~attention
+    gemm = (op.is_matrix > 0) & (op.q == 1) & ~attention & ~op.is_fused_attention
     return eqx.tree_at(
         lambda o: (o.groups, o.p, o.batch, o.lane_ops, o.in_elements, o.out_elements),
         op,
@@ -65,9 +67,13 @@ def with_sub_batch(op: Operators, sub_batch) -> Operators:
     )
 
 
-def operator_cost(op: Operators, chip: Chiplets, sub_batch=1, smooth: bool = False, column=None) -> CostTable:
-    """Elementwise: fields of operators and chiplets broadcast against each other. Used for tables and inside sweeps."""
-    inside, tiles = on_chip(op, chip, smooth), tiling(op, chip, smooth)
+def operator_cost(
+    op: Operators, chip: Chiplets, sub_batch=1, smooth: bool = False, column=None, fused: bool = False
+) -> CostTable:
+    """Elementwise: fields of operators and chiplets broadcast against each other. Used for tables and inside sweeps.
+
+    `fused` (static): some rows are of kind `attention` or `experts`; without it they are taken for one product of their bounds."""
+    inside, tiles = _inside(op, chip, smooth, fused)
     energy = (
         op.macs * chip.mac_j
         + op.lane_ops * chip.lane_op_j
@@ -89,3 +95,19 @@ def operator_cost(op: Operators, chip: Chiplets, sub_batch=1, smooth: bool = Fal
         sub_batch=jnp.asarray(sub_batch, energy.dtype),
         column=column,
     )
+
+
+def _inside(op: Operators, chip: Chiplets, smooth: bool, fused: bool) -> tuple[OnChip, Tiling]:
+    """Inside the chiplet, and how often operands are fetched. Of rows that are several operators both products and, behind them, the
+    lanes; each operand passes once, as far as memory sees."""
+    if not fused:
+        return on_chip(op, chip, smooth), tiling(op, chip, smooth)
+    several = op.is_fused_attention | op.is_experts
+    first, second = products_of(op)
+    a, b = on_chip(first, chip, smooth), on_chip(second, chip, smooth)
+    both = OnChip(*(jnp.where(several, x + y, x) for x, y in zip(a, b, strict=True)))
+    lanes = jnp.where(several, ceil_divide(op.lane_ops, chip.lanes, smooth), 0.0)
+    s, t = tiling(first, chip, smooth), tiling(second, chip, smooth)
+    working = jnp.where(several, jnp.maximum(s.working_bytes, t.working_bytes), s.working_bytes)
+    once = Tiling(*(jnp.where(several, 1.0, x) for x in s[:2]), working)
+    return both._replace(cycles=both.cycles + lanes), once

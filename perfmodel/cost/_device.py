@@ -19,9 +19,9 @@ from ._topology import Mesh, Topology, mesh_of
 from .kernels._collective import COLLECTIVES, measured_s
 from .kernels._columns import as_gpu
 from .kernels._constants import Entry, constants, read_entries
+from .kernels._kernel_set import FOUR_BIT_DOUBLES
 
 _8BIT_MAC = 0.5  # energy of an 8-bit multiply-accumulate relative to a 16-bit one (as the kernels' power limit has it)
-_4BIT_DOUBLES = ("A100", "A40", "B200", "L40S")  # GPUs whose matrix units do 4 bits at twice the 8-bit rate (vendor)
 _DTYPES = ("bf16", "fp8", "fp8_block", "sq", "int8_wo", "int4_wo")
 # (family, variant) of every kernel that serving and training may ask for
 KERNELS = (
@@ -158,7 +158,7 @@ def machine(system: System, *, parameters: str | Path | None = None, source: str
         device = as_gpu(sheet, chips.pick(0), memory)
         link = link if n > 1 else device.link_bytes_per_s
         device = eqx.tree_at(lambda g: g.link_bytes_per_s, device, link)
-        narrow = device.peak_8bit_ops_per_s * (2.0 if name.startswith(_4BIT_DOUBLES) else 1.0)
+        narrow = device.peak_8bit_ops_per_s * (2.0 if name.startswith(FOUR_BIT_DOUBLES) else 1.0)
         rates = jnp.stack([device.peak_16bit_ops_per_s, device.peak_8bit_ops_per_s, narrow])
         kernels = _kernels(name, parameters, source)
     elif parameters is not None:

@@ -9,7 +9,7 @@ from .._names import unknown_name
 from ..workload._dtypes import DTYPES
 from ..workload._dtypes import precision as stored
 from ._device import Machine
-from .kernels._columns import _INT8_ONLY
+from .kernels._kernel_set import INT8_ONLY
 from .kernels._parts import Precision
 
 # Weights that are stored in groups with a scale and a zero of 16 bits each (GPTQ, AWQ, gpt-fast): int4-g32, int4-g128, int8-g64
@@ -86,7 +86,7 @@ def formats(machine: Machine, dtype: str = "bf16", weight_dtype: str | None = No
     if machine.kernels is None:
         return made, density
     known: Any = machine.kernels
-    eight = "sq" if machine.gpu_name.startswith(_INT8_ONLY) else "fp8"
+    eight = "sq" if machine.gpu_name.startswith(INT8_ONLY) else "fp8"
     kv = "fp8" if cache <= 8.25 else "bf16"
     narrow = rate > 0 and kv == "fp8"
     return made._replace(

@@ -21,7 +21,7 @@ from jax.core import Tracer, trace_ctx
 from ..hardware import System
 from ..workload import Workload, fill_up, round_size
 from ._collective_rows import has_collectives, with_ways
-from .kernels._columns import gpu_kernels
+from .kernels._kernel_set import gpu_kernels
 
 # What takes most of the time of compiling on a CPU and saves nothing that a single candidate could notice (benchmarks/start_up.py).
 _QUICK = {

@@ -8,12 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from .._software import NONE
 from ..hardware import DATAFLOWS, Chiplets, System
 from ..workload import Operators, Workload
 from ._collective_rows import has_collectives, with_collectives, with_ways
 from ._columns import CostTable, operator_cost, with_sub_batch
+from ._fused import fused_kinds
 from ._program import alone, run_compiled
-from .kernels._columns import GPU, GpuKernels, with_gpu_columns
+from .kernels._columns import GPU, with_gpu_columns
+from .kernels._kernel_set import GpuKernels
 from .nest._table import Mappings, nest_costs, work_of
 
 
@@ -33,6 +36,8 @@ def cost_table(
     if mappings is not None:
         if smooth or kernels is not None:
             raise ValueError("mappings are whole loop nests of arrays; they go with neither smooth nor kernels")
+        if any(fused_kinds(workload.operators, NONE)):
+            raise ValueError("mappings are loop nests of single operators; rows of attention or experts are several")
         table = _mapped(workload.operators, system, sub_batch, mappings, by_type)
         known = with_ways(system) if has_collectives(workload.operators) else system
         return with_collectives(table, workload.operators, known, sub_batch, by_type)
@@ -50,7 +55,8 @@ def table_of(
 ) -> CostTable:
     """`cost_table` as a part of a program that is being traced: nothing is filled up, checked or compiled by itself."""
     chiplets, column = (system.types, system.kind) if by_type else (system.chiplets, None)
-    table = _table(workload.operators, chiplets, sub_batch, column, smooth)
+    fused = fused_kinds(workload.operators, system.software)
+    table = _table(workload.operators, chiplets, sub_batch, column, smooth, any(fused) and _some_array(system.types))
     if system.gpus is None or not _some_gpu(system.types):
         return with_collectives(table, workload.operators, system, sub_batch, by_type)
     kernels, gpus = system.kernels, system.gpus
@@ -62,7 +68,7 @@ def table_of(
     scaled = eqx.tree_at(
         lambda o: o.kind, jax.tree.map(lambda x: jnp.asarray(x, dtype), scaled), jnp.asarray(scaled.kind)
     )
-    table = with_gpu_columns(table, scaled, chiplets, gpus, kernels, system.memory)
+    table = with_gpu_columns(table, scaled, chiplets, gpus, kernels, system.memory, system.software, fused)
     return with_collectives(table, workload.operators, system, sub_batch, by_type)
 
 
@@ -82,6 +88,13 @@ def _some_gpu(types: Chiplets) -> bool:
     if types.known is not None:
         return GPU in types.known
     return isinstance(types.dataflow, Tracer) or bool(np.any(np.asarray(types.dataflow) == GPU))
+
+
+def _some_array(types: Chiplets) -> bool:
+    """Whether a type is no GPU, as far as that is known."""
+    if types.present is not None:
+        return types.present != (GPU,)
+    return isinstance(types.dataflow, Tracer) or bool(np.any(np.asarray(types.dataflow) != GPU))
 
 
 def _mapped(operators: Operators, system: System, sub_batch, mappings: Mappings, by_type: bool) -> CostTable:
@@ -111,7 +124,7 @@ def _mapped(operators: Operators, system: System, sub_batch, mappings: Mappings,
 
 @eqx.filter_jit
 def _mapped_table(operators, chiplets, memory, sub_batch, column, mappings: Mappings, kinds) -> CostTable:
-    plain = _table(operators, chiplets, sub_batch, column, False)
+    plain = _table(operators, chiplets, sub_batch, column, False, False)
     scaled = with_sub_batch(operators, sub_batch)
     found = nest_costs(scaled, chiplets, memory, mappings, kinds)
     matrix = (jnp.asarray(operators.is_matrix) > 0)[:, None]
@@ -140,7 +153,7 @@ def _mapped_table(operators, chiplets, memory, sub_batch, column, mappings: Mapp
     )
 
 
-def _table(operators: Operators, chiplets: Chiplets, sub_batch, column, smooth: bool) -> CostTable:
+def _table(operators: Operators, chiplets: Chiplets, sub_batch, column, smooth: bool, fused: bool) -> CostTable:
     rows = jax.tree.map(lambda x: jnp.asarray(x)[:, None], with_sub_batch(operators, sub_batch))
     columns = jax.tree.map(lambda x: jnp.asarray(x)[None, :], chiplets)
-    return operator_cost(rows, columns, sub_batch, smooth, column)
+    return operator_cost(rows, columns, sub_batch, smooth, column, fused)

@@ -10,6 +10,7 @@ import numpy as np
 from .._files import decode_file
 from .._names import unknown_name
 from .._numerics import frozen
+from .._software import LIBRARY, NONE, software
 from . import _silicon_config as silicon
 from ._chiplet import DATAFLOWS, stack_chiplets
 from ._gpu import gpu_names, stack_gpus
@@ -89,6 +90,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     chiplets: list[_Position]
     memory: list[_Tier]
     package: _Package | None = None
+    software: str | None = None  # default: library where all chiplets are GPUs, else none
     about: str = ""
 
 
@@ -164,6 +166,7 @@ def _system(where: str, file: _File) -> System:
         raise ValueError(f"{where}: {error}") from None
     gpus = [t.gpu or "" for t in file.types.values()]
     some_gpu = next(filter(None, gpus), None)
+    usual = LIBRARY.name if all(gpus) else NONE.name
     made = System(
         chiplets=types.pick(kind),
         memory=_tiers(where, file.memory, len(file.chiplets)),
@@ -178,6 +181,7 @@ def _system(where: str, file: _File) -> System:
         gpu_names=() if some_gpu is None else tuple(gpus),
         runs=() if all(t.operators is None for t in file.types.values())
         else tuple(tuple(t.operators or ()) for t in file.types.values()),
+        software=software(file.software or usual, f"{where}: software"),
     )  # fmt: skip
     return frozen(made)
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from .._names import unknown_name
+from .._software import NONE, Software
 from ._chiplet import Chiplets
 from ._gpu import Gpu
 from ._memory import MemoryTiers
@@ -25,7 +26,8 @@ class System(eqx.Module):
     - `kernels`: constants of its GPUs' kernels fitted to measurements (`cost.gpu_kernels`); None: those shipped.
     - `ways`: what collectives between its devices meet (`cost`); None: not asked for.
     - `runs[k]`: kinds of operators that type k can run, empty: all; () where no type says.
-    - `name, chiplet_names, type_names, gpu_names, runs`: static.
+    - `software`: what runs on it, as the machine's file states; whoever evaluates a language model there lowers it to that.
+    - `name, chiplet_names, type_names, gpu_names, runs, software`: static.
     """
 
     chiplets: Chiplets
@@ -42,6 +44,7 @@ class System(eqx.Module):
     ways: Any = None
     gpu_names: tuple[str, ...] = eqx.field(static=True, default=())
     runs: tuple[tuple[str, ...], ...] = eqx.field(static=True, default=())
+    software: Software = eqx.field(static=True, default=NONE)
 
     @property
     def n_chiplets(self) -> int:

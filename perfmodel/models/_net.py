@@ -131,15 +131,19 @@ class Net(GraphBuilder):
         return Tensor((*x.shape[:-1], width), tuple(made))
 
     def product(self, label: str, a: Tensor, b: Tensor, *, groups: int, p: int, k: int, c: int, shape: tuple[int, ...] | None = None,
-                cached: int = 0, cache_bits: float | None = None, outside_out_bytes: float = 0.0) -> Tensor:  # fmt: skip
+                cached: int = 0, cache_bits: float | None = None, outside_out_bytes: float = 0.0,
+                causal: bool = False) -> Tensor:  # fmt: skip
         """`groups` products of two activations, `p x c` by `c x k`; the result has `shape`, (groups, p, k) if not given.
 
-        `cached`: elements of `b` that lie in a cache in memory with `cache_bits` each, besides what tensor `b` brings."""
+        `cached`: elements of `b` that lie in a cache in memory with `cache_bits` each, besides what tensor `b` brings. `causal`: what a
+        kernel that masks need not work out."""
         bits = self.activation.bits
         of_cache = bits if cache_bits is None else cache_bits
         reads = a.elements + b.elements + cached
         mean = ((a.elements + b.elements) * bits + cached * of_cache) / reads
-        row = operator_row("attention_gemm", groups=groups, k=k, c=c, p=p, in_elements=reads, bits=bits, in_bits=mean)
+        row = operator_row(
+            "attention_gemm", groups=groups, k=k, c=c, p=p, in_elements=reads, bits=bits, in_bits=mean, weight_bits=of_cache, causal=causal
+        )  # fmt: skip
         return self.layer(
             label, row, (a, b), shape or (groups, p, k), outside_bytes=cached * of_cache / 8, outside_out_bytes=outside_out_bytes
         )  # fmt: skip

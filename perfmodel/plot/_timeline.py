@@ -14,9 +14,9 @@ from ._pareto import engineering
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Colour of every class of operators (Okabe and Ito 2008, a brown, an indigo).
+# Colour of every class of operators (Okabe and Ito 2008, a brown, and three of Tol 2021).
 CLASS_COLOURS = dict(zip(CLASSES, (
-    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#F0E442", "#E69F00", "#56B4E9", "#000000", "#8C564B", "#332288",
+    "#0072B2", "#D55E00", "#009E73", "#117733", "#882255", "#CC79A7", "#F0E442", "#E69F00", "#56B4E9", "#000000", "#8C564B", "#332288",
 ), strict=True))  # fmt: skip
 WAYS = ("network", "memory")
 _TRANSFER = "#6E6E6E"

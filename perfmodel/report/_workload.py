@@ -170,7 +170,8 @@ def _on(workload: Workload, system: System, moved: np.ndarray) -> SystemView:
     best = np.argmin(time, axis=1)
     rows = np.arange(len(op))
     # what a GPU's kernel takes beyond both of its roofs is overhead
-    eight = (np.asarray(op.in_bits) <= 8) & (np.asarray(op.is_matrix) > 0) & ~np.asarray(op.is_attention)
+    whole = np.asarray(op.is_attention) | np.asarray(op.is_fused_attention)
+    eight = (np.asarray(op.in_bits) <= 8) & (np.asarray(op.is_matrix) > 0) & ~whole
     faster = 1.0
     if system.gpus is not None:  # rate of 8-bit kernels over that of 16-bit ones
         faster = np.asarray(system.gpus.peak_8bit_ops_per_s, np.float64) / np.asarray(system.gpus.peak_16bit_ops_per_s)

@@ -161,11 +161,15 @@ def layer(spec: Transformer, at: Slice, *, window: int = 0, experts: bool = Fals
     mlp = _experts(spec, at, rows, density) if experts else _mlp(spec, at, rows, fused_gate, density)
     share = _all_reduce(spec, rows, at)
     if spec.parallel:  # both results are added before ranks add up
-        return [*_norms(spec, rows, spec.parallel), *attention, *mlp, *share]
+        return [*_norms(spec, rows, (5.0, 2.0)[: spec.parallel]), *attention, *mlp, *share]
     both = [*attention, *share, *mlp]
     # ranks that share experts hand their tokens back instead of adding up
     both += [_all_to_all("combine", spec, at, rows), *_joined(spec, at, rows)] if experts else share
-    return [*_norms(spec, rows, 4 if spec.order == "sandwich" else 2), *both]
+    shared = float(experts and spec.experts is not None and spec.experts.shared > 0)  # a result more to add up
+    return [
+        *_norms(spec, rows, (4.0, 2.0, 4.0 + shared, 2.0) if spec.order == "sandwich" else (4.0, 4.0 + shared)),
+        *both,
+    ]
 
 
 def _joined(spec: Transformer, at: Slice, rows) -> list[Any]:
@@ -183,10 +187,13 @@ def _all_to_all(name: str, spec: Transformer, at: Slice, rows) -> Collective:
     return Collective(name, "all_to_all", rows * spec.experts.chosen * spec.width, ranks)
 
 
-def _norms(spec: Transformer, rows, count: int) -> list[Any]:
-    """Each reads and writes, and adds the residual beside: four elements moved for one."""
+def _norms(spec: Transformer, rows, moves: tuple[float, ...]) -> list[Any]:
+    """Each reads and writes, and adds the residual beside: four elements moved for one, five where attention and MLP come together; two
+    where nothing has been added since the norm before."""
     ops = (LANE_OPS[spec.norm] + LANE_OPS["add"]) * rows * spec.width
-    return [Vector(f"norm{i + 1}", "input_layernorm", rows, spec.width * 1.0, 4.0, ops) for i in range(count)]
+    return [
+        Vector(f"norm{i + 1}", "input_layernorm", rows, spec.width * 1.0, each, ops) for i, each in enumerate(moves)
+    ]
 
 
 def _plain(spec: Transformer, at: Slice, rows, window: int, absorb: bool, density: float, decode: bool) -> list[Any]:
@@ -285,7 +292,8 @@ def ends(spec: Transformer, at: Slice, *, replicated_head: bool = False) -> list
         found.append(Gemm("embed.in", rows, width, table))
     norms = int(spec.embed_norm) + int(spec.final_norm)
     found += [
-        Vector(f"norm{i}", "input_layernorm", rows, width, 4.0, LANE_OPS[spec.norm] * rows * width)
+        # with the last norm all that follow a layer add a residual; the very first one, listed here instead of it, does not
+        Vector(f"norm{i}", "input_layernorm", rows, width, 2.0, LANE_OPS[spec.norm] * rows * width)
         for i in range(norms)
     ]
     if table != width:

@@ -1,5 +1,11 @@
 """What is to be computed: operators, graphs, what becomes of them (fusion, training, shards)."""
 
+from .._software import COMPILED as COMPILED
+from .._software import LIBRARY as LIBRARY
+from .._software import NONE as NONE
+from .._software import SOFTWARE as SOFTWARE
+from .._software import STREAMING as STREAMING
+from .._software import Software as Software
 from ._dtypes import DTYPES as DTYPES
 from ._dtypes import Precision as Precision
 from ._dtypes import precision as precision
@@ -21,9 +27,11 @@ from ._graph import MIXES as MIXES
 from ._graph import GraphBuilder as GraphBuilder
 from ._graph import Workload as Workload
 from ._graph import merge as merge
+from ._lower import lower as lower
 from ._operators import CLASS_OF as CLASS_OF
 from ._operators import CLASSES as CLASSES
 from ._operators import COLLECTIVE_KINDS as COLLECTIVE_KINDS
+from ._operators import FUSED_KINDS as FUSED_KINDS
 from ._operators import KINDS as KINDS
 from ._operators import MATRIX_KINDS as MATRIX_KINDS
 from ._operators import Operators as Operators

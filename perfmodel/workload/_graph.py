@@ -7,8 +7,11 @@ Rows stand in execution order, model after model. Everything an evaluator needs 
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain, count
+from typing import Any
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
@@ -223,67 +226,77 @@ def _times(w: Workload) -> list[int]:
     return [1] * w.n_operators if w.count is None else [int(n) for n in w.count]
 
 
-def forced_out(w: Workload) -> np.ndarray:
-    """Bytes that rows write to memory besides results that nobody reads (`assemble` adds those again)."""
+def forced_out(w: Workload):
+    """Bytes that rows write to memory besides results that nobody reads (`assemble` adds those again), `[L]`; traced if these are."""
     sink = np.ones(w.n_operators, bool)
     sink[w.source] = False
-    results = np.asarray(w.operators.out_elements * w.operators.out_bits / 8)
-    return np.asarray(w.outside_out_bytes) - np.where(sink, results, 0.0)
+    results = w.operators.out_elements * w.operators.out_bits / 8
+    xp = array_module(results, w.outside_out_bytes)
+    return xp.asarray(w.outside_out_bytes) - xp.where(sink, results, 0.0)
+
+
+def array_module(*values) -> Any:
+    """NumPy where all values are on the host, else jax.numpy."""
+    return jnp if any(isinstance(v, jax.Array) for v in values) else np
 
 
 def assemble(
     operators, edges, model, outside_in, forced_out, rate, batch, kv, names, model_names, mix
 ) -> Workload:  # fmt: skip
-    """Derive the walk (predecessors, last uses, slots) and check that rows stand in execution order.
+    """Derive the walk (predecessors, last uses, slots) and check that rows stand in execution order. Sizes and bytes may be traced.
 
     `forced_out`: bytes each row writes to memory whoever reads its result; `kv`: cache per token, tokens, states, `3 x M`.
     """
     n = len(names)
     readers: list[list[int]] = [[] for _ in range(n)]
-    feeds: list[list[tuple[int, float]]] = [[] for _ in range(n)]
-    for source, target, nbytes in edges:
+    feeds: list[list[tuple[int, int]]] = [[] for _ in range(n)]
+    for edge, (source, target, _) in enumerate(edges):
         source, target = int(source), int(target)
         if not source < target:
             raise ValueError(
                 f"edge {names[source]} -> {names[target]} runs against the order of rows (or the graph has a cycle)"
             )
         readers[source].append(target)
-        feeds[target].append((source, float(nbytes)))
+        feeds[target].append((source, edge))
     width = max([len(f) for f in feeds] + [1])
-    inputs, input_bytes = np.full((n, width), -1, np.int32), np.zeros((n, width))
+    inputs, input_edge = np.full((n, width), -1, np.int32), np.full((n, width), len(edges))
     input_last = np.zeros((n, width), bool)
     last_reader = [max(of, default=-1) for of in readers]
     for row, feed in enumerate(feeds):
         released = set()  # a tensor read twice by one row is released once
-        for i, (source, nbytes) in enumerate(feed):
-            inputs[row, i], input_bytes[row, i] = source, nbytes
+        for i, (source, edge) in enumerate(feed):
+            inputs[row, i], input_edge[row, i] = source, edge
             input_last[row, i] = last_reader[source] == row and source not in released
             released.add(source)
     out_bytes = operators.out_elements * operators.out_bits / 8
+    sizes = [e[2] for e in edges]
+    xp = array_module(out_bytes, outside_in, forced_out, operators.groups, *sizes)
+    floats = np.float64 if xp is np else jnp.result_type(float)
+    edge_bytes = xp.stack([xp.asarray(x, floats) for x in (*sizes, 0.0)])  # the last: of no edge
     sink = np.asarray([not r for r in readers])
     slot, n_slots = _slots(readers, inputs, input_last)
-    hold = np.where(sink, 0.0, out_bytes * _tile_share(operators, readers))
+    hold = xp.where(sink, 0.0, out_bytes * _tile_share(operators, readers, xp))
     made = Workload(
         operators=operators,
         source=np.asarray([e[0] for e in edges], np.int32),
         target=np.asarray([e[1] for e in edges], np.int32),
-        edge_bytes=np.asarray([e[2] for e in edges], np.float64),
+        edge_bytes=edge_bytes[:-1],
         model=np.asarray(model, np.int32),
-        rate=np.asarray(rate, np.float64),
-        batch=np.asarray(batch, np.float64),
-        kv_bytes_per_token=np.asarray(kv[0], np.float64),
-        kv_tokens=np.asarray(kv[1], np.float64),
-        state_bytes=np.asarray(kv[2], np.float64),
-        outside_in_bytes=np.asarray(outside_in, np.float64),
-        outside_out_bytes=np.where(sink, out_bytes, 0.0) + forced_out,
+        rate=xp.asarray(rate, floats),
+        batch=xp.asarray(batch, floats),
+        kv_bytes_per_token=xp.asarray(kv[0], floats),
+        kv_tokens=xp.asarray(kv[1], floats),
+        state_bytes=xp.asarray(kv[2], floats),
+        outside_in_bytes=xp.asarray(outside_in, floats),
+        outside_out_bytes=xp.where(sink, out_bytes, 0.0) + forced_out,
         hold_bytes=hold,
         inputs=inputs,
-        input_bytes=input_bytes,
+        input_bytes=edge_bytes[input_edge],
         input_last=input_last,
         slot=slot,
         input_slot=np.where(inputs >= 0, slot[inputs], -1).astype(np.int32),
         first=np.concatenate([[True], model[1:] != model[:-1]]),
-        live_bytes=_live(hold, readers),
+        live_bytes=_live(hold, readers, xp),
         names=tuple(names),
         model_names=tuple(model_names),
         mix=mix,
@@ -292,27 +305,25 @@ def assemble(
     return frozen(made)
 
 
-def _tile_share(operators: Operators, readers: list[list[int]]) -> np.ndarray:
+def _tile_share(operators: Operators, readers: list[list[int]], xp=np):
     """Share of a tensor that must be held: two groups of it where the next row is its only reader and walks the same
     groups (attention head by head), else all of it. Groups of weights (heads) and of activations (sequences) that are as many
     by chance are not the same."""
-    share = np.ones(len(readers))
     of_weights = np.isin(operators.kind, [KINDS.index(kind) for kind in ("conv", "gemm")])
-    for row, of in enumerate(readers):
-        groups = int(operators.groups[row])
-        same = of == [row + 1] and of_weights[row] == of_weights[row + 1]
-        if same and groups > 2 and int(operators.groups[row + 1]) == groups:
-            share[row] = 2 / groups
-    return share
+    alone = np.asarray([of == [row + 1] for row, of in enumerate(readers)]) & (of_weights == np.roll(of_weights, -1))
+    groups = xp.asarray(operators.groups)
+    return xp.where(alone & (groups > 2) & (groups == xp.roll(groups, -1)), 2 / xp.maximum(groups, 1), 1.0)
 
 
-def _live(hold: np.ndarray, readers: list[list[int]]) -> np.ndarray:
+def _live(hold, readers: list[list[int]], xp=np):
     """Bytes held while each row runs: every tensor from its producer to its last reader, both included."""
-    change = np.zeros(len(hold) + 1)
-    for row, of in enumerate(readers):
-        change[row] += hold[row]
-        change[max(of, default=row) + 1] -= hold[row]
-    return np.maximum(np.cumsum(change)[:-1], 0.0)
+    after = np.asarray([max(of, default=row) + 1 for row, of in enumerate(readers)])
+    if xp is np:
+        change = np.append(hold, 0.0)
+        np.subtract.at(change, after, hold)
+    else:
+        change = jnp.append(hold, 0.0).at[after].add(-hold)
+    return xp.maximum(xp.cumsum(change)[:-1], 0.0)
 
 
 def _slots(readers, inputs, input_last) -> tuple[np.ndarray, int]:

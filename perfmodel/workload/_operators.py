@@ -2,6 +2,12 @@
 
 A row is the nest `for g, n, k, c, p, q, r, s: out[g,n,k,p,q] += w[g,k,c,r,s] * in[g,n,c,p*stride+r,q*stride+s]`.
 A GEMM of M rows, N columns and depth K' is `p = M, k = N, c = K'`; attention is one row a GEMM with `groups = heads`.
+Two kinds are one launch of several nests, whose multiply-accumulates are still the product of the bounds:
+- `attention`: `batch` sequences, `groups` key-value heads, `p` new tokens of `q` query heads each, `k` keys that end with them,
+  `c` elements of a key and of a value together. A value has `out_elements / (groups batch p q)` of them. The keys and values read
+  are what `in_elements` has beyond the queries; `weight_bits` of each. `causal`: queries see keys up to themselves.
+- `experts`: `p` rows (tokens times experts of each) through gated experts of `k` units and `c` inputs, `r = 3` products; so many experts
+  as `parameters / (3 k c)`, with even loads.
 Row counts are exact integers on the host; they become floating point only inside a traced computation.
 """
 
@@ -16,10 +22,12 @@ from .._names import unknown_name
 KINDS = (
     "conv", "gemm", "attention_gemm", "batch_norm", "layer_norm", "softmax", "relu", "gelu", "add",
     "max_pool", "avg_pool", "embedding", "elementwise", "rms_norm", "group_norm", "silu", "sigmoid", "tanh", "mul", "rope",
-    "copy", "gather", "reduce", "top_k", "scan", "fft", "resize", "quantize", "optimizer",
+    "copy", "gather", "reduce", "top_k", "scan", "fft", "resize", "quantize", "optimizer", "attention", "experts",
     "all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send",
 )  # fmt: skip
-MATRIX_KINDS = ("conv", "gemm", "attention_gemm")  # these run on the PE array, all others on the vector lanes
+# these run on the PE array, all others on the vector lanes
+MATRIX_KINDS = ("conv", "gemm", "attention_gemm", "attention", "experts")
+FUSED_KINDS = ("attention", "experts")  # one launch of what a plain graph has as several rows: see `lower`
 COLLECTIVE_KINDS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send")  # and these between devices
 
 # Classes for tables and pictures.
@@ -27,6 +35,8 @@ CLASSES = {
     "convolution": ("conv",),
     "GEMM": ("gemm",),
     "attention GEMM": ("attention_gemm",),
+    "attention": ("attention",),
+    "experts": ("experts",),
     "softmax": ("softmax",),
     "normalisation": ("batch_norm", "layer_norm", "rms_norm", "group_norm"),
     "activation, elementwise": (
@@ -79,10 +89,12 @@ class Operators(eqx.Module):
     - `lane_ops`: vector-lane operations.
     - `in_elements, out_elements`: activations entering (all operands together) and leaving.
     - `parameters`: stored parameters.  `weight_elements`: parameters read by one pass (an embedding reads few).
-    - `in_bits, weight_bits, out_bits, psum_bits`: precision of each operand.
+    - `in_bits, weight_bits, out_bits, psum_bits`: precision of each operand (of attention: `in_bits` the mean of both, `weight_bits` of
+      cached keys and values).
     - `ranks, rank_step`: of a collective the devices that take part, this one included, and how far apart in the order of devices one
       is from the next (tensor ranks 1, replicas as many as a replica has devices). Of a product cut by columns `ranks` that share it: what
       it reads has a gradient that they add up. 1 and 1 of all other rows.
+    - `causal`: 1.0 where attention is causal. Work is counted as of full attention all the same; fast kernels skip what is masked.
     """
 
     groups: Real[Array, "L"]
@@ -107,6 +119,7 @@ class Operators(eqx.Module):
     psum_bits: Float[Array, "L"]
     ranks: Float[Array, "L"]
     rank_step: Float[Array, "L"]
+    causal: Float[Array, "L"]
 
     def __len__(self) -> int:
         return int(self.k.shape[0])
@@ -125,6 +138,16 @@ class Operators(eqx.Module):
         return self.kind == KINDS.index("attention_gemm")
 
     @property
+    def is_fused_attention(self) -> Bool[Array, "L"]:
+        """Rows that are attention as one kernel."""
+        return self.kind == KINDS.index("attention")
+
+    @property
+    def is_experts(self) -> Bool[Array, "L"]:
+        """Rows that are a layer of experts as one kernel."""
+        return self.kind == KINDS.index("experts")
+
+    @property
     def is_collective(self) -> Bool[Array, "L"]:
         """Rows that move data between devices: `COLLECTIVE_KINDS`."""
         return self.kind >= FIRST_COLLECTIVE
@@ -139,7 +162,7 @@ FIRST_COLLECTIVE = KINDS.index(COLLECTIVE_KINDS[0])
 DIMS = ("groups", "batch", "k", "c", "p", "q", "r", "s")
 _FLOATS = (
     "is_matrix", "lane_ops", "in_elements", "out_elements", "parameters", "weight_elements",
-    "in_bits", "weight_bits", "out_bits", "psum_bits", "ranks", "rank_step",
+    "in_bits", "weight_bits", "out_bits", "psum_bits", "ranks", "rank_step", "causal",
 )  # fmt: skip
 
 
@@ -167,6 +190,7 @@ def operator_row(
     psum_bits: float = 32,
     ranks: int = 1,
     rank_step: int = 1,
+    causal: bool = False,
 ) -> dict:
     """One operator as a plain dictionary of exact integers, with everything derivable derived.
 
@@ -209,6 +233,7 @@ def operator_row(
         psum_bits=psum_bits,
         ranks=ranks,
         rank_step=rank_step,
+        causal=float(causal),
     )
     return row
 

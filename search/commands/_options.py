@@ -13,6 +13,7 @@ OPTIONS = {
     "dtype": "precision of weights, activations and KV cache: fp32, bf16, fp16, fp8, int8, int4, nvfp4, ...",
     "weight_dtype": "precision of weights; with -sparsePERCENT, zeros that nobody multiplies by",
     "kv_dtype": "precision of the KV cache",
+    "head_dtype": "precision of token table and LM head",
 }
 
 

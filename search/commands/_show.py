@@ -78,9 +78,10 @@ def evaluated(arguments) -> tuple[dict, list[str]]:
 
     asked_for(arguments)  # bad values are refused before anything is computed
     with said_once():
-        workload = load_workload(arguments.workload, options_of(arguments), arguments.mix)
+        workload = load_workload(arguments.workload, _served(options_of(arguments)), arguments.mix)
     system = pm.systems.load(arguments.system)
     system, kernels = _fitted(system, arguments.parameters, arguments.source)
+    workload, system, backend = launched(workload, system, arguments.fusion, whole=bool(arguments.schedule))
     check_possible(workload, Space.fixed(system), memory=system.memory.n_tiers == 1)
     if arguments.schedule:
         from ._schedule_file import load_schedule
@@ -88,12 +89,12 @@ def evaluated(arguments) -> tuple[dict, list[str]]:
         schedule, name = load_schedule(arguments.schedule, workload, system), arguments.schedule
     else:
         schedule, name = greedy_schedule(workload, system), GREEDY
-    if arguments.fusion:
-        if schedule.fusion is not None:
-            raise ValueError(
-                f"--fusion {arguments.fusion} and the fusion of {arguments.schedule} are two answers; give one"
-            )
-        schedule = fuse_schedule(workload, schedule, arguments.fusion)
+    if arguments.fusion and schedule.fusion is not None:
+        raise ValueError(
+            f"--fusion {arguments.fusion} and the fusion of {arguments.schedule} are two answers; give one"
+        )
+    if schedule.fusion is None:
+        schedule = fuse_schedule(workload, schedule, backend)
     mappings, table = None, None
     if arguments.mapper:
         from perfmodel.cost import map_workload
@@ -123,11 +124,40 @@ def evaluated(arguments) -> tuple[dict, list[str]]:
             for m, n in enumerate(workload.model_names)
         },
         schedule=name, system=system.name, mix=workload.mix, mapper=arguments.mapper or None, kernels=kernels,
-        fusion=arguments.fusion or None, fused_edges=0 if schedule.fusion is None else int(np.sum(np.asarray(schedule.fusion) > 0)),
+        fusion=arguments.fusion or None, software=system.software.name,
+        operators_launched=workload.n_operators, fused_edges=0 if schedule.fusion is None else int(np.sum(np.asarray(schedule.fusion) > 0)),
         assignment=[system.chiplet_names[d] for d in np.asarray(schedule.assignment)],
     )  # fmt: skip
     more, paragraphs = reported(arguments, workload, system, schedule, mappings)
     return answer | more, paragraphs
+
+
+def _served(options: dict) -> dict:
+    """Options as `serve` takes them: of a prefill whose new tokens are not said, the context is the prompt."""
+    if options.get("phase") == "prefill" and "context" in options and "seq_len" not in options:
+        return {k: v for k, v in options.items() if k != "context"} | {"seq_len": options["context"]}
+    return options
+
+
+def launched(workload, system, fusion: str, *, whole: bool = False):
+    """(workload as software launches it, system with that software, backend that fuses what is left). `fusion`: software, a backend, or ""
+    for what the system's software does. `whole`: a schedule of every operator is given, so none is joined unless that is asked for.
+
+    Raises ValueError for an unknown name."""
+    from dataclasses import replace
+
+    from perfmodel._names import unknown_name
+    from perfmodel.workload import BACKENDS, NONE, SOFTWARE, lower
+
+    if fusion and fusion not in SOFTWARE and fusion not in BACKENDS:
+        raise unknown_name("--fusion", fusion, [*SOFTWARE, *(b for b in BACKENDS if b not in SOFTWARE)])
+    if fusion in SOFTWARE and fusion != NONE.name:
+        system = replace(system, software=SOFTWARE[fusion])
+    elif (
+        fusion or whole
+    ):  # every operator by itself, or by rules; kernels are those of the machine's software all the same
+        return workload, system, fusion or NONE.fusion
+    return lower(workload, system.software), system, system.software.fusion
 
 
 def _fitted(system, parameters: str | None, source: str | None):
@@ -138,7 +168,7 @@ def _fitted(system, parameters: str | None, source: str | None):
         return system, None
     from dataclasses import replace
 
-    from perfmodel.cost.kernels._columns import gpu_kernels
+    from perfmodel.cost.kernels._kernel_set import gpu_kernels
 
     if system.gpus is None:
         raise ValueError(f"{system.name}: no chiplet type has dataflow gpu; --parameters needs one that has")

@@ -7,9 +7,7 @@ from ._attention import prefill_attention_s as prefill_attention_s
 from ._collective import COLLECTIVES as COLLECTIVES
 from ._collective import CollectiveParameters as CollectiveParameters
 from ._collective import collective_s as collective_s
-from ._columns import GpuKernels as GpuKernels
 from ._columns import as_gpu as as_gpu
-from ._columns import gpu_kernels as gpu_kernels
 from ._columns import kernel_s as kernel_s
 from ._columns import onchip_j as onchip_j
 from ._constants import FAMILIES as FAMILIES
@@ -26,6 +24,8 @@ from ._gemm import SmoothRooflineParameters as SmoothRooflineParameters
 from ._gemm import gemm_s as gemm_s
 from ._gemm import plain_roofline_s as plain_roofline_s
 from ._gemm import smooth_roofline_s as smooth_roofline_s
+from ._kernel_set import GpuKernels as GpuKernels
+from ._kernel_set import gpu_kernels as gpu_kernels
 from ._moe import MoeParameters as MoeParameters
 from ._moe import expert_loads as expert_loads
 from ._moe import moe_s as moe_s

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ...hardware import Gpu
-from ._parts import Positive, l2_hit, overlapped, peak_ops_per_s, times, with_power_limit
+from ._parts import Positive, chosen, l2_hit, overlapped, peak_ops_per_s, times, with_power_limit
 
 _SPLITS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128], float)
 _KV_STEP = 64.0
@@ -96,9 +96,11 @@ def prefill_attention_s(
     *,
     kv_bytes=2.0,
     eight_bit: bool | Array = False,
+    causal: bool | Array = True,
     footprint=1.0,
 ) -> Float[Array, ""]:
     """Seconds of causal attention of `q_len` new tokens that end at `kv_len`; `eight_bit`: the products run in 8 bits.
+    Not `causal`: every query meets every key.
     `footprint`: as in `decode_attention_s`, times the operands and results.
 
     A block takes a tile of queries of one head and walks the keys up to its diagonal. Blocks are dealt to the
@@ -110,8 +112,8 @@ def prefill_attention_s(
     blocks = batch * heads * tiles
     before = kv_len - q_len
     # keys walked by all tiles of a head, each to the end of its diagonal tile
-    walked = tiles * before + tile * tiles * (tiles + 1) / 2
-    longest = before + tile * tiles
+    walked = chosen(causal, tiles * before + tile * tiles * (tiles + 1) / 2, tiles * kv_len)
+    longest = chosen(causal, before + tile * tiles, kv_len + 0.0 * tiles)
     rate = parameters.tensor_efficiency * peak_ops_per_s(gpu, eight_bit) / units
     key_s = 4.0 * tile * head_dim / rate + parameters.step_cycles / _KV_STEP / clock
     block_s = parameters.block_cycles / clock

@@ -3,12 +3,13 @@
 - Matrix rows are GEMMs: a convolution M = batch p q, N = k, K = c r s (implicit: DRAM gives a window's pixels once, L2 for every
   tile); groups, and the GEMMs of attention, run as one batched GEMM. `G` equal products on a GPU take what one takes on a
   G-th of it: of its multiprocessors, bandwidths, L2 and power.
-- Operands of at most 8 bits take the 8-bit kernels, which convert 16-bit activations in a pass of their own; results have 16 bits.
-  Attention always runs in 16 bits, as libraries do that run the layers around it in 8.
-- Vector rows move data: `layer_norm`, `softmax`, `embedding` row by row, the others as flat arrays, in 16 bits. Nothing is fused
-  in the table: batch norm, ReLU and additions after a convolution are kernels of their own, and attention writes its scores out,
-  as an eager framework runs it. What a schedule's fusion takes away again are `launch_s` of every kernel and `moving_s`, all the
-  rest of a vector kernel; what a GEMM itself moves stays.
+- Activations of at most 8 bits take the 8-bit kernels, which convert 16-bit ones in a pass of their own unless the machine's software does
+  that in the kernel before; results have 16 bits. Narrower weights beside 16-bit activations take weight-only kernels.
+- Vector rows move data, in 16 bits: norms, `softmax`, `embedding` and activations of tokens row by row, the others as flat arrays.
+- Rows are launched as they stand. Of a plain graph: batch norm, ReLU and additions after a convolution are kernels of their own, and
+  attention writes its scores out (in 16 bits), as an eager framework runs it. `workload.lower` makes rows of what libraries launch:
+  `attention` is one kernel of decode or of prefill, `experts` a layer of grouped products, a norm adds the residual. What a schedule's
+  fusion takes away besides are `launch_s` of every kernel and `moving_s`, all the rest of a vector kernel; what a GEMM itself moves stays.
 - Depthwise convolutions have libraries' special kernels: here they are (too slow) batched GEMMs.
 - Weights come from DRAM; what the kernel before wrote comes from L2 where it fits. Launch and DRAM time are inside the seconds.
 
@@ -16,8 +17,6 @@ Peak, clock, multiprocessors, L2 and DRAM bandwidth are those of the system's ch
 kernels'; ceilings over multiprocessors stay exact in the smooth model too.
 """
 
-from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -26,105 +25,45 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..._names import unknown_name
+from ..._software import NONE, Software
 from ...hardware import DATAFLOWS, Chiplets, Gpu, MemoryTiers
 from ...workload import KINDS, Operators
 from .._bounds import sizes
 from .._columns import CostTable
-from ._constants import SHIPPED, constants, read_entries
-from ._elementwise import ElementwiseParameters, elementwise_s
+from .._fused import ANY, Fused, experts_held
+from ._elementwise import elementwise_s
+from ._fused import attention_launch_s, attention_s, experts_launch_s, experts_s, only
 from ._gemm import GemmParameters, gemm_s
-from ._parts import l2_hit, precision
+from ._kernel_set import (
+    ADD,
+    ELEMENTWISE,
+    EMBEDDING,
+    GEMM_8,
+    GEMM_16,
+    GEMM_INT4_WEIGHTS,
+    GEMM_INT8_WEIGHTS,
+    GpuKernels,
+)
+from ._parts import Precision, chosen, l2_hit
 
 GPU = DATAFLOWS.index("gpu")
 
-# Kernel -> what calibrations call it, and the kinds of operators that it stands for.
-_KERNELS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "layernorm": (("layernorm", "input_layernorm"), ("layer_norm", "rms_norm", "group_norm")),
-    "softmax": (("softmax",), ("softmax",)),
-    "embedding": (("emb",), ("embedding", "gather")),
-    "add": (("add",), ("add", "mul")),
-    "gelu": (
-        ("gelu", "mlp_act"),
-        ("gelu", "relu", "batch_norm", "max_pool", "avg_pool", "elementwise"),
-    ),  # and all the rest
-}
-_BY_ROW = 3  # the first ones: a row of the kernel is a row of `k` outputs; the others are flat
 _KERNEL = np.asarray(
-    [next((i for i, (_, kinds) in enumerate(_KERNELS.values()) if kind in kinds), len(_KERNELS) - 1) for kind in KINDS]
+    [
+        next((i for i, (_, kinds) in enumerate(ELEMENTWISE.values()) if kind in kinds), len(ELEMENTWISE) - 1)
+        for kind in KINDS
+    ]
 )
+_BY_ROW = 3  # the first ones: a row of the kernel is a row of `k` outputs; the others are flat
+_ACTIVATION = np.asarray([kind in ("silu", "gelu", "relu", "sigmoid", "tanh") for kind in KINDS])
 _FLAT_ROW = 1024.0  # elements of a flat array that one block takes
-_INT8_ONLY = ("A100", "A40", "MI210")  # no 8-bit floating point: int8, "sq"
 _FAR_BYTES = 1e15
 _QUANTISED_BYTES = 3.0  # moved for each activation that `gemm_s` converts: 16 bits read, 8 written
+_8BITS, _4BITS = 8.25, 4.5  # widest formats that count as such, scales included
+_INT8_WEIGHTS = 6.5
 
 _L2_TILE, _WARP_TILE = 128.0, 64.0  # usual tiles, for energies: of a block in shared memory, of a warp in registers
 _8BIT_MAC = 0.5  # energy of an 8-bit MAC relative to a 16-bit one, as `slowdown_at_power_limit` has it
-
-
-class GpuKernels(eqx.Module):
-    """Constants of the kernels of `K` chiplet types, leaves `[K]` (`elementwise`: `[K, 5]`). `sources` (static): the library
-    whose measurements each type's are fitted to, "" for the shipped ones."""
-
-    gemm_16bit: GemmParameters
-    gemm_8bit: GemmParameters
-    elementwise: ElementwiseParameters
-    sources: tuple[str, ...] = eqx.field(static=True)
-
-
-def gpu_kernels(names: tuple[str, ...], path: str | Path | None = None, source: str | None = None) -> GpuKernels:
-    """Constants for chiplet types that are the GPUs `names` ("" for another type).
-
-    **Arguments:** `path`: a parameter file of `perfmodel calibrate gpu-kernels`; None: the shipped constants.
-    `source`: which library's, where the file has several; None: the first with a GEMM of that GPU, else its first.
-
-    Raises ValueError in one line for a file that cannot be used, without one of the GPUs, or without the source.
-    """
-    if path is None:
-        return _shipped_kernels(tuple(names), str(jnp.result_type(float)))
-    return _kernels(names, path, source)
-
-
-@lru_cache(maxsize=64)
-def _shipped_kernels(names: tuple[str, ...], _dtype: str) -> GpuKernels:
-    return _kernels(names, None, None)
-
-
-def _kernels(names, path, source) -> GpuKernels:
-    entries = [] if path is None else read_entries(path)
-    with jax.ensure_compile_time_eval():  # may be called while a function is traced, and is cached
-        look_up = constants(path)
-        chosen = [_source(path, entries, name, source) if path and name else "" for name in names]
-        found = [_of_type(look_up, entries, *pair) for pair in zip(names, chosen, strict=True)]
-        gemm16, gemm8, vector = (jax.tree.map(lambda *x: np.stack(x), *kind) for kind in zip(*found, strict=True))
-    return GpuKernels(gemm16, gemm8, vector, tuple(chosen))
-
-
-def _source(path, entries, name: str, wanted: str | None) -> str:
-    """The source to take of those that the file has for a GPU."""
-    mine = [e for e in entries if e.gpu == name]
-    if not mine:
-        has = ", ".join(sorted({e.gpu for e in entries} - {"any"})) or "none"
-        raise ValueError(f"{path}: no constants of gpu {name!r}; the file has: {has}")
-    there = dict.fromkeys(e.source for e in sorted(mine, key=lambda e: e.family != "gemm"))
-    if wanted is not None and wanted not in there:
-        raise unknown_name(f"{path}: source for gpu {name}", wanted, there)
-    return wanted or next(iter(there))
-
-
-def _of_type(look_up, entries, name: str, source: str) -> tuple[Any, Any, Any]:
-    shared = [e for e in read_entries(SHIPPED) if e.gpu == "any"] if SHIPPED.exists() else []
-    own = [e for e in entries if (e.gpu, e.source) == (name, source)]
-    fitted, known = ({(e.family, e.variant) for e in some} for some in (own, shared))
-
-    def best(family: str, variants: tuple[str, ...]):
-        """Of the first variant that is fitted, else of the first that is shipped, else of the first."""
-        found = [v for there in (fitted, known) for v in variants if (family, v) in there]
-        return look_up(name, source, family, (found or variants)[0])
-
-    eight = ("sq", "fp8") if name.startswith(_INT8_ONLY) else ("fp8", "sq")
-    vector = [best("elementwise", variants) for variants, _ in _KERNELS.values()]
-    return best("gemm", ("bf16",)), best("gemm", eight), jax.tree.map(lambda *x: np.stack(x), *vector)
 
 
 def as_gpu(gpu: Gpu, chip: Chiplets, memory: MemoryTiers) -> Gpu:
@@ -153,32 +92,70 @@ class _Products(NamedTuple):
 def _products(op: Operators) -> _Products:
     g, batch, n, c, p, q, r, s, *_ = sizes(op)
     groups, m, k = jnp.where(op.is_attention, g * batch, g), jnp.where(op.is_attention, 1.0, batch) * p * q, c * r * s
-    return _Products(groups, m, n, k, jnp.minimum(op.in_elements / groups, m * k))
+    return _Products(groups, m, n, k, jnp.minimum(jnp.maximum(op.in_elements / groups, 1.0), m * k))
 
 
-def kernel_s(op: Operators, gpu: Gpu, kernels: GpuKernels) -> Float[Array, ""]:
-    """Seconds of one operator (fields are scalars) on one GPU; `kernels` of one type."""
-    size = _products(op)
-    gemm = partial(_batched_gemm_s, gpu, size, op.is_attention)
-    matrix = jnp.where(_eight_bit(op), gemm("fp8", kernels.gemm_8bit), gemm("bf16", kernels.gemm_16bit))
-    return jnp.where(op.is_matrix > 0, matrix, _vector_s(op, gpu, kernels.elementwise))
+def kernel_s(op: Operators, gpu: Gpu, kernels: GpuKernels, software: Software = NONE) -> Float[Array, ""]:
+    """Seconds of one operator (fields are scalars), of a kind of its own, on one GPU; `kernels` of one type. `software`: of the machine
+    (static)."""
+    form, constants = _product(op, kernels, software)
+    matrix = _batched_gemm_s(_at_rate(op, gpu, kernels), _products(op), op.is_attention, form, constants)
+    return jnp.where(op.is_matrix > 0, matrix, _vector_s(op, gpu, kernels, software))
 
 
-def launch_s(op: Operators, gpu: Gpu, kernels: GpuKernels) -> Float[Array, ""]:
+def _mixture_s(op: Operators, gpu: Gpu, kernels: GpuKernels) -> Float[Array, ""]:
+    """Of a row of kind `experts`, which converts what it reads itself."""
+    form, _ = _product(op, kernels, NONE)
+    return experts_s(op, _at_rate(op, gpu, kernels), kernels, form)
+
+
+def launch_s(op: Operators, gpu: Gpu, kernels: GpuKernels, software: Software = NONE) -> Float[Array, ""]:
     """Of `kernel_s`, what launching takes: once a kernel, whatever it moves."""
-    of_gemm = jnp.where(_eight_bit(op), kernels.gemm_8bit.launch_cycles, kernels.gemm_16bit.launch_cycles)
-    streamed = jnp.where(_eight_bit(op), kernels.gemm_8bit.gemv_share, kernels.gemm_16bit.gemv_share)
-    of_gemm = of_gemm * jnp.where(_products(op).m == 1, jnp.minimum(streamed, 1.0), 1.0)
-    of_vector = jnp.asarray(kernels.elementwise.launch_cycles)[jnp.asarray(_KERNEL)[op.kind]]
-    return jnp.where(op.is_matrix > 0, of_gemm, of_vector) / gpu.clock_hz
+    _, constants = _product(op, kernels, software)
+    of_gemm = constants.launch_cycles * jnp.where(_products(op).m == 1, jnp.minimum(constants.gemv_share, 1.0), 1.0)
+    of_vector = jnp.asarray(kernels.elementwise.launch_cycles)[_vector_kernel(op, software)]
+    plain = jnp.where(op.is_matrix > 0, of_gemm, of_vector) / gpu.clock_hz
+    whole = jnp.where(op.is_fused_attention, attention_launch_s(only(op, op.is_fused_attention), gpu, kernels), plain)
+    return jnp.where(op.is_experts, experts_launch_s(only(op, op.is_experts), gpu, kernels), whole)
 
 
 def _eight_bit(op: Operators):
-    return (jnp.asarray(op.in_bits) <= 8) & jnp.logical_not(op.is_attention)
+    return (jnp.asarray(op.in_bits) <= _8BITS) & jnp.logical_not(op.is_attention | op.is_fused_attention)
 
 
-def _batched_gemm_s(gpu: Gpu, size: _Products, attention, kind: str, constants: GemmParameters) -> Float[Array, ""]:
-    form = precision(kind)
+def _at_rate(op: Operators, gpu: Gpu, kernels: GpuKernels) -> Gpu:
+    """The GPU whose narrow products run at the rate of the operands."""
+    faster = jnp.where(jnp.asarray(op.in_bits) <= _4BITS, kernels.four_bit_rate, 1.0)
+    return eqx.tree_at(lambda g: g.peak_8bit_ops_per_s, gpu, gpu.peak_8bit_ops_per_s * faster)
+
+
+def _product(op: Operators, kernels: GpuKernels, software: Software) -> tuple[Precision, GemmParameters]:
+    """How the product of a row runs, and with whose constants: 8-bit activations take 8-bit kernels, narrower weights beside 16-bit ones
+    weight-only kernels. Software that converts in the kernel before has no pass for it, nor what that takes to launch: measured 8-bit
+    kernels hold both, and a fit cannot tell their launches apart."""
+    eight, weight = _eight_bit(op), jnp.asarray(op.weight_bits)
+    attention = op.is_attention
+    alone = jnp.logical_not(eight | attention) & (weight < 16)
+    by_weight = jnp.where(weight >= _INT8_WEIGHTS, GEMM_INT8_WEIGHTS, GEMM_INT4_WEIGHTS)
+    which = jnp.where(eight, GEMM_8, jnp.where(alone & (not software.generated), by_weight, GEMM_16))
+    constants = jax.tree.map(lambda x: jnp.asarray(x)[which], kernels.gemm)
+    if software.conversion:
+        launch = constants.launch_cycles
+        bare = jnp.where(eight, jnp.minimum(launch, jnp.asarray(kernels.gemm.launch_cycles)[GEMM_16]), launch)
+        constants = eqx.tree_at(lambda c: c.launch_cycles, constants, bare)
+    form = Precision(
+        weight_bytes=jnp.where(attention, 2.0, weight / 8),  # type: ignore[arg-type]
+        activation_bytes=jnp.where(eight, jnp.asarray(op.in_bits) / 8, 2.0),  # type: ignore[arg-type]
+        eight_bit=eight,  # type: ignore[arg-type]
+        quantises=False if software.conversion else eight,  # type: ignore[arg-type]
+        dequantises=alone,  # type: ignore[arg-type]
+    )
+    return form, constants
+
+
+def _batched_gemm_s(
+    gpu: Gpu, size: _Products, attention, form: Precision, constants: GemmParameters
+) -> Float[Array, ""]:
     weights, outputs = size.n * size.k * form.weight_bytes, size.m * size.n * 2.0
     inputs, fresh = size.m * size.k * form.activation_bytes, size.fresh * form.activation_bytes
     # a millionth: tiles that fill whole waves must not start another one by rounding
@@ -195,23 +172,34 @@ def _batched_gemm_s(gpu: Gpu, size: _Products, attention, kind: str, constants: 
          part.dram_bytes_per_s * more),
     )  # fmt: skip
     between = jnp.where(attention, weights, _FAR_BYTES)  # the second operand of attention has just been written
-    seconds = gemm_s(constants, part, size.m, size.n, size.k, kind=kind, footprint_bytes=between)
-    if form.quantises:  # pixels too are converted once
-        once = size.fresh * more - size.m * size.k
-        seconds = seconds + once * _QUANTISED_BYTES / (constants.dram_efficiency * part.dram_bytes_per_s)
+    seconds = gemm_s(constants, part, size.m, size.n, size.k, kind=form, footprint_bytes=between)
+    if form.quantises is not False:  # pixels too are converted once
+        once = (
+            (size.fresh * more - size.m * size.k)
+            * _QUANTISED_BYTES
+            / (constants.dram_efficiency * part.dram_bytes_per_s)
+        )
+        seconds = seconds + chosen(form.quantises, once, 0.0)
     return seconds
 
 
-def _vector_s(op: Operators, gpu: Gpu, constants: ElementwiseParameters) -> Float[Array, ""]:
+def _vector_kernel(op: Operators, software: Software):
+    """Whose constants a vector row takes. A compiler's kernels are all like the simplest one, but for look-ups."""
     which = jnp.asarray(_KERNEL)[op.kind]
-    mine = jax.tree.map(lambda x: jnp.asarray(x)[which], constants)
+    return jnp.where(which == EMBEDDING, which, ADD) if software.generated else which
+
+
+def _vector_s(op: Operators, gpu: Gpu, kernels: GpuKernels, software: Software) -> Float[Array, ""]:
+    of = _vector_kernel(op, software)
+    mine = jax.tree.map(lambda x: jnp.asarray(x)[of], kernels.elementwise)
     in_bits, out_bits = jnp.maximum(op.in_bits, 16), jnp.maximum(op.out_bits, 16)
-    # relative to one element read and one written, both as wide as the result
-    moves = (op.in_elements * in_bits / out_bits + op.out_elements) / (2.0 * op.out_elements)
-    width = jnp.where(which < _BY_ROW, jnp.asarray(op.k) * 1.0, _FLAT_ROW)
-    element_bytes = out_bits / 8
+    moved = op.in_elements * in_bits / out_bits + op.out_elements  # in elements as wide as the result
+    # activations of tokens: a row each, as the measured ones; of images a flat array
+    by_row = (jnp.asarray(_KERNEL)[op.kind] < _BY_ROW) | (jnp.asarray(_ACTIVATION)[op.kind] & (jnp.asarray(op.q) == 1))
+    tokens = 1.0 * jnp.asarray(op.groups) * op.batch * op.p * op.q
+    rows = jnp.where(by_row, tokens, jnp.maximum(op.out_elements, 1.0) / _FLAT_ROW)  # rows of nothing fill programs up
     # "gelu": reads one element, writes one
-    return elementwise_s(mine, gpu, op.out_elements / width, width * moves, kind="gelu", element_bytes=element_bytes)
+    return elementwise_s(mine, gpu, rows, moved / (2.0 * rows), kind="gelu", element_bytes=out_bits / 8)
 
 
 def onchip_j(op: Operators, chip: Chiplets) -> Float[Array, "..."]:
@@ -224,6 +212,16 @@ def onchip_j(op: Operators, chip: Chiplets) -> Float[Array, "..."]:
     tiles = (
         g.groups * g.m * g.k * jnp.ceil(g.n / _L2_TILE) * in_b + g.groups * g.n * g.k * jnp.ceil(g.m / _L2_TILE) * w_b
     )
+    # one kernel: keys and values pass once for each tile of queries, scores never leave; weights of experts once for each of their tiles
+    heads, queries = jnp.asarray(op.groups, float) * op.batch, jnp.asarray(op.p, float) * op.q
+    cached = heads * jnp.asarray(op.k, float) * op.c * w_b
+    attention = jnp.maximum(op.in_elements * in_b, 0.0) + cached * (jnp.ceil(queries / _L2_TILE) - 1.0)
+    tiles = jnp.where(op.is_fused_attention, attention, tiles)
+    each = jnp.asarray(op.p, float) / experts_held(op)
+    experts = (
+        op.weight_elements * w_b * jnp.ceil(each / _L2_TILE) + 2.0 * op.p * (jnp.asarray(op.c, float) + op.k) * in_b
+    )
+    tiles = jnp.where(op.is_experts, experts, tiles)
     moved = jnp.where(matrix, tiles, op.in_elements * in_b + op.weight_elements * w_b) + op.out_elements * out_b
     local = jnp.where(matrix, tiles + op.macs * (in_b + w_b) / _WARP_TILE, 0.0)
     mac = chip.mac_j * jnp.where(_eight_bit(op), _8BIT_MAC, 1.0)
@@ -231,16 +229,34 @@ def onchip_j(op: Operators, chip: Chiplets) -> Float[Array, "..."]:
 
 
 def with_gpu_columns(
-    table: CostTable, operators: Operators, chiplets: Chiplets, gpus: Gpu, kernels: GpuKernels, memory: MemoryTiers
-) -> CostTable:
+    table: CostTable, operators: Operators, chiplets: Chiplets, gpus: Gpu, kernels: GpuKernels, memory: MemoryTiers,
+    software: Software = NONE, fused: Fused = ANY,
+) -> CostTable:  # fmt: skip
     """The table with the columns of dataflow `gpu` replaced: times and on-chip energy by the kernels, the rest as it was.
 
-    `operators` for the whole sub-batch; `gpus` and `kernels`: one row a column.
+    `operators` for the whole sub-batch; `gpus` and `kernels`: one row a column. `software`, `fused`: static.
     """
     rows, chips = jax.tree.map(jnp.asarray, operators), jax.tree.map(jnp.asarray, chiplets)
     machines = jax.vmap(as_gpu, (0, 0, None))(gpus, chips, memory)
-    seconds = jax.vmap(jax.vmap(kernel_s, (None, 0, 0)), (0, None, None))(rows, machines, kernels)
-    launch = jax.vmap(jax.vmap(launch_s, (None, 0, 0)), (0, None, None))(rows, machines, kernels)
+
+    def of_each(function: Any, some: Operators = rows):
+        return jax.vmap(jax.vmap(function, (None, 0, 0)), (0, None, None))(some, machines, kernels)
+
+    def of_all(function: Any, those):
+        return lambda: of_each(function, only(rows, those))
+
+    seconds = of_each(lambda op, gpu, known: kernel_s(op, gpu, known, software))
+    for there, those, function in (
+        (fused.attention, rows.is_fused_attention, attention_s), (fused.experts, rows.is_experts, _mixture_s),
+    ):  # fmt: skip
+        if there:  # and not worked out where no row is of the kind after all
+            found = jax.lax.cond(
+                jnp.any(those),
+                of_all(function, those),
+                lambda: jnp.zeros(table.compute_s.shape, jnp.result_type(float)),
+            )
+            seconds = jnp.where(those[:, None], found, seconds)
+    launch = of_each(lambda op, gpu, known: launch_s(op, gpu, known, software))
     moving = jnp.where(rows.is_matrix[:, None] > 0, 0.0, seconds - launch)
     joules = onchip_j(jax.tree.map(lambda x: x[:, None], rows), jax.tree.map(lambda x: x[None, :], chips))
     is_gpu = (chips.dataflow == GPU)[None, :]

@@ -66,6 +66,7 @@ def gemm_s(
     *,
     kind: str | Precision = "bf16",
     loads: Float[Array, "E"] | None = None,
+    times: Float[Array, "E"] | None = None,
     footprint_bytes=jnp.inf,
 ) -> Float[Array, ""]:
     """Seconds of a product [M, K] x [K, N] in 16-bit output; differentiable in parameters and GPU.
@@ -75,7 +76,8 @@ def gemm_s(
     by the latency of its loads; beside it run DRAM and L2. A product of one row is streamed without tiles if that is faster.
 
     **Arguments:** `kind`: a name in `PRECISIONS`, or a `Precision`.  `loads`: a grouped product instead: the expected rows of each of `E`
-    groups with weights of their own; a group below one row takes part that often (`m` is then ignored).
+    groups with weights of their own; a group below one row takes part that often (`m` is then ignored).  `times`: how many such groups
+    (one each).
     `footprint_bytes`: what is touched between two uses of the weights: infinite when they come from DRAM, as in a model's
     forward pass; finite in benchmarks that repeat one kernel. Raises ValueError for an unknown kind.
     """
@@ -89,7 +91,9 @@ def gemm_s(
     else:
         parts = jnp.minimum(loads, 1.0)
         heights = jnp.where(loads > 0, loads / jnp.maximum(parts, 1e-9), 0.0)
-        groups, rows = jnp.sum(parts), jnp.sum(loads)
+        several = 1.0 if times is None else times
+        parts = parts * several
+        groups, rows = jnp.sum(parts), jnp.sum(loads * several)
     weights = groups * k * n * form.weight_bytes
     inputs = rows * k * form.activation_bytes
     outputs = rows * n * 2.0

@@ -3,6 +3,7 @@
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -70,12 +71,31 @@ def moe_s(
     An expert's weights are read if any token chose it; its tokens are padded to tiles of their own. `footprint`: times
     the weights read here that are touched between two uses of them (1: a benchmark that repeats the layer).
     """
-    loads = expert_loads(tokens, top_k, experts, skew, expert_parallel)
     width = intermediate / tensor_parallel
-    read = 3.0 * width * hidden * precision(kind).weight_bytes * jnp.sum(jnp.minimum(loads, 1.0))
-    shared = dict(kind=kind, loads=loads, footprint_bytes=times(footprint) * read)
-    up = gemm_s(parameters.gemm, gpu, 1.0, 2 * width, hidden, **shared)
-    down = gemm_s(parameters.gemm, gpu, 1.0, hidden, width, **shared)
-    moved = 2.0 * jnp.sum(loads) * (2 * hidden + 3 * width)
-    routing = (parameters.routing_cycles + parameters.expert_cycles * experts / expert_parallel) / gpu.clock_hz
-    return routing + up + down + parameters.passes * moved / gpu.dram_bytes_per_s
+    if isinstance(skew, int | float) and skew == 0:  # all alike
+        load = jnp.minimum(top_k / experts, 1.0) * tokens
+        held = jnp.ceil(experts / expert_parallel)
+        return even_moe_s(parameters, gpu, load, held, hidden, width, kind=kind, footprint=footprint)
+    loads = expert_loads(tokens, top_k, experts, skew, expert_parallel)
+    held = experts / expert_parallel
+    return _layer_s(parameters, gpu, loads, jnp.ones_like(loads), held, hidden, width, kind, footprint)
+
+
+def even_moe_s(parameters: MoeParameters, gpu: Gpu, load, held, hidden, width, *, kind: str | Precision = "bf16",
+               footprint=jnp.inf) -> Float[Array, ""]:  # fmt: skip
+    """Seconds where each of `held` experts of `width` units on this GPU expects `load` tokens of `hidden` elements."""
+    one = jnp.asarray(load, float)[None]
+    return _layer_s(parameters, gpu, one, jnp.asarray(held, float)[None], held, hidden, width, kind, footprint)
+
+
+def _layer_s(parameters: MoeParameters, gpu: Gpu, loads, times_, held, hidden, width, kind, footprint):
+    """`times_[e]` experts with `loads[e]` tokens each, of `held` in all."""
+    read = 3.0 * width * hidden * precision(kind).weight_bytes * jnp.sum(times_ * jnp.minimum(loads, 1.0))
+    shared = dict(kind=kind, loads=loads, times=times_, footprint_bytes=times(footprint) * read)
+    columns, depths = (
+        jnp.stack([jnp.asarray(x, float) for x in pair]) for pair in ((2 * width, hidden), (hidden, width))
+    )
+    products = jnp.sum(jax.vmap(lambda n, k: gemm_s(parameters.gemm, gpu, 1.0, n, k, **shared))(columns, depths))
+    moved = 2.0 * jnp.sum(times_ * loads) * (2 * hidden + 3 * width)
+    routing = (parameters.routing_cycles + parameters.expert_cycles * held) / gpu.clock_hz
+    return routing + products + parameters.passes * moved / gpu.dram_bytes_per_s

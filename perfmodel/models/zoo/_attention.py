@@ -48,7 +48,9 @@ def attend(net: Net, label: str, q: Tensor, k: Tensor, v: Tensor, spec: Transfor
     past = run.past(window)
     seen = min(past + run.tokens, window or past + run.tokens)
     cache = dict(cached=groups * past * spec.size, cache_bits=run.kv_bits)
-    weights = net.product(f"{label}.scores", q, k, groups=groups, p=queries, k=seen, c=spec.size, **cache)
+    weights = net.product(
+        f"{label}.scores", q, k, groups=groups, p=queries, k=seen, c=spec.size, causal=run.causal, **cache
+    )
     if spec.softcap:  # divide, tanh, multiply
         weights = net.vector(f"{label}.softcap", "tanh", weights, lane_ops=3 * weights.elements, groups=groups)
     if spec.alibi:

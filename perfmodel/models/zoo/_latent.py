@@ -51,7 +51,7 @@ def _absorbed(net: Net, label: str, plain: Tensor, turned: Tensor, latent: Tenso
     # one key of `wide` for all heads
     weights = net.product(
         f"{label}.scores", net.concat(q, turned, axis=-1), net.concat(latent, key, axis=-1), groups=run.batch,
-        p=run.tokens * heads, k=keys, c=wide, cached=run.batch * run.context * wide, cache_bits=run.kv_bits,
+        p=run.tokens * heads, k=keys, c=wide, cached=run.batch * run.context * wide, cache_bits=run.kv_bits, causal=run.causal,
     )  # fmt: skip
     weights = net.vector(f"{label}.softmax", "softmax", weights, groups=run.batch)
     # cached latents were read for the scores: both products walk them together (FlashMLA), memory is not read again
@@ -82,6 +82,7 @@ def _expanded(net: Net, label: str, plain: Tensor, turned: Tensor, latent: Tenso
     weights = net.product(
         f"{label}.scores", net.concat(plain, turned, axis=-1), Tensor((k.elements + key.elements,), k.parts + key.parts),
         groups=groups, p=run.tokens, k=keys, c=size, cached=run.batch * run.context * part.rotary, cache_bits=run.kv_bits,
+        causal=run.causal,
     )  # fmt: skip
     weights = net.vector(f"{label}.softmax", "softmax", weights, groups=groups)
     shape = (run.batch, run.tokens, heads * part.value)

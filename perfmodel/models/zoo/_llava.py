@@ -31,7 +31,7 @@ def llava(name: str, *, batch: int = 1, phase: str = "prefill", seq_len: int | N
 def sighted(name: str, tower: Tower, spec: Transformer, *, images: int, dtype: str, weight_dtype: str | None = None,
             kv_dtype: str | None = None, head_dtype: str | None = None, lm_head: bool = True, **options) -> Workload:  # fmt: skip
     """The graph of a language model that sees pictures; arguments as those of `llava`."""
-    run = pass_of(name, dtype=dtype, kv_dtype=kv_dtype, limit=spec.limit, **options)
+    run = pass_of(name, dtype=dtype, kv_dtype=kv_dtype, limit=spec.limit, **options)._replace(causal=True)
     net, width = Language(name, run.batch, dtype, weight_dtype, head_dtype), spec.width
     if run.phase == "decode":
         x = embedded(net, spec, run)

@@ -13,7 +13,8 @@ class Pass(NamedTuple):
     """`tokens` pass through, for each of `batch` sequences, after `context` that are in the cache already.
 
     `cached`: the keys and values of this pass are left in memory for later ones, `kv_bits` each. `all_logits`: the LM head sees
-    every token, else the last of each sequence. `imbalance`, `absorb`: see `_experts` and `_latent`.
+    every token, else the last of each sequence. `imbalance`, `absorb`: see `_experts` and `_latent`. `causal`: tokens see what is before
+    them.
     """
 
     phase: str
@@ -25,6 +26,7 @@ class Pass(NamedTuple):
     all_logits: bool
     imbalance: float = 0.0
     absorb: bool = False
+    causal: bool = False
 
     def past(self, window: int = 0) -> int:
         """Cached tokens that the new ones look at; of a sliding window the token itself takes one place."""

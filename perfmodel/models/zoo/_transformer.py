@@ -43,7 +43,7 @@ def language_model(name: str, spec: Transformer, *, dtype: str, weight_dtype: st
 
     Raises ValueError for options that are not allowed (see `pass_of`) and unknown dtypes.
     """
-    run = pass_of(name, dtype=dtype, kv_dtype=kv_dtype, limit=spec.limit, **options)
+    run = pass_of(name, dtype=dtype, kv_dtype=kv_dtype, limit=spec.limit, **options)._replace(causal=True)
     net = Language(name, run.batch, dtype, weight_dtype, head_dtype)
     x = stack(net, spec, embedded(net, spec, run), run)
     if lm_head:
@@ -73,7 +73,7 @@ def embedded(net: Language, spec: Transformer, run: Pass) -> Tensor:
 def _looked_up(net: Language, label: str, tables: list[int], rows: int, width: int, scaled: bool = False) -> Tensor:
     """The sum of one row of each table for every token, times a constant if `scaled`."""
     row = operator_row(
-        "embedding", k=width, p=rows, parameters=sum(tables) * width, weight_elements=0,
+        "embedding", k=width, p=rows, parameters=sum(tables) * width, weight_elements=0, in_elements=len(tables) * rows * width,
         lane_ops=(len(tables) + scaled) * rows * width, bits=net.activation.bits, in_bits=net.head.bits, weight_bits=net.head.bits,
     )  # fmt: skip
     return net.layer(label, row, (), (rows, width), outside_bytes=len(tables) * rows * width * net.head.bits / 8)
