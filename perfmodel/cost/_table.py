@@ -92,8 +92,8 @@ def _some_gpu(types: Chiplets) -> bool:
 
 def _some_array(types: Chiplets) -> bool:
     """Whether a type is no GPU, as far as that is known."""
-    if types.present is not None:
-        return types.present != (GPU,)
+    if types.known is not None:
+        return types.known != (GPU,)
     return isinstance(types.dataflow, Tracer) or bool(np.any(np.asarray(types.dataflow) != GPU))
 
 

@@ -39,8 +39,8 @@ from ._operators import collective_row as collective_row
 from ._operators import exact_macs as exact_macs
 from ._operators import operator_row as operator_row
 from ._operators import stack_operators as stack_operators
-from ._ranks import Ranks as Ranks
-from ._shard import replicated as replicated
-from ._shard import shard as shard
-from ._shard import stages as stages
 from ._training import training_step as training_step
+from .sharding import Ranks as Ranks
+from .sharding import replicated as replicated
+from .sharding import shard as shard
+from .sharding import stages as stages

@@ -51,9 +51,9 @@ def _folds(layer: Layer, chip: Chiplets, smooth: bool):
     for filters, pixels in ((chip.rows, chip.columns), (chip.columns, chip.rows)):
         folds = ceil_divide(n * p * q, pixels, smooth)
         lanes = n * p * q / folds
-        along_q = _bound(q / lanes)
+        along_q: Any = _bound(q / lanes)
         left = jnp.where(along_q > 1, 1.0, lanes / q)
-        along_p = _bound(p / left)
+        along_p: Any = _bound(p / left)
         left = jnp.where(along_p > 1, 1.0, left / p)
         along_n = _bound(n / left)
         ways.append((ceil_divide(k, filters, smooth), along_p, along_q, along_n, folds))

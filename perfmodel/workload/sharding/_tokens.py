@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from fractions import Fraction
 
+from .._operators import FIRST_COLLECTIVE, KINDS, MATRIX_KINDS, collective_row
 from ._draft import Draft, empty, part
-from ._operators import FIRST_COLLECTIVE, KINDS, MATRIX_KINDS, collective_row
-from ._shard_facts import Facts
-from ._shard_tensor import EXPERTS, shrink
+from ._facts import Facts
+from ._tensor import EXPERTS, shrink
 
 LAST = "last"
 _ATTENTION = KINDS.index("attention_gemm")

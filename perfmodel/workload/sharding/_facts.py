@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
 
+from .._fusion_rules import NORMS, POINTWISE, POOLS
+from .._operators import COLLECTIVE_KINDS, KINDS, MATRIX_KINDS
 from ._draft import Draft
-from ._fusion_rules import NORMS, POINTWISE, POOLS
-from ._operators import COLLECTIVE_KINDS, KINDS, MATRIX_KINDS
 
 _ALONG = frozenset((*POINTWISE, *POOLS, "copy", "scan"))  # channel by channel
 _ROWS = frozenset((*POINTWISE, *NORMS, "softmax", "reduce", "top_k", "copy"))  # token by token

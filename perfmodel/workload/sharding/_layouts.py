@@ -8,8 +8,8 @@ between them are cut by heads; rows on the lanes follow what they read, if they 
 from dataclasses import dataclass
 from math import gcd
 
-from ._operators import KINDS
-from ._shard_facts import Facts
+from .._operators import KINDS
+from ._facts import Facts
 
 # Where a tensor lies. SLOTS: tokens that were sent to experts, each rank has those of its experts.
 WHOLE, TOKENS, FEATURES, HEADS, SLOTS, PARTIAL = "whole", "tokens", "features", "heads", "slots", "partial"

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from .._operators import DIMS, collective_row
 from ._draft import Draft, part
-from ._operators import DIMS, collective_row
 
 _ALIKE = 4  # rows by whose kinds one tells that a block begins
 

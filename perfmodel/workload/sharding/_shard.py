@@ -2,14 +2,14 @@
 
 from fractions import Fraction
 
+from .._graph import Workload
 from ._draft import Draft, draft, length, piece
-from ._graph import Workload
+from ._facts import Facts
+from ._layouts import Layouts, Scheme
 from ._ranks import Ranks
-from ._shard_facts import Facts
-from ._shard_layouts import Layouts, Scheme
-from ._shard_stages import stage, stage_starts
-from ._shard_tensor import TensorRank, query_shares
-from ._shard_tokens import Sequences, mark_last, with_context, with_sequences
+from ._stages import stage, stage_starts
+from ._tensor import TensorRank, query_shares
+from ._tokens import Sequences, mark_last, with_context, with_sequences
 
 
 def shard(workload: Workload, ranks: Ranks, rank: int | None = None) -> Workload:

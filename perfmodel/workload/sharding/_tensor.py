@@ -2,10 +2,10 @@
 
 from fractions import Fraction
 
+from .._operators import collective_row
 from ._draft import ALL, NONE, Draft, Piece, cut, empty, length, part, piece
-from ._operators import collective_row
-from ._shard_facts import Facts
-from ._shard_layouts import FEATURES, HEADS, PARTIAL, SLOTS, TOKENS, WHOLE, Layouts
+from ._facts import Facts
+from ._layouts import FEATURES, HEADS, PARTIAL, SLOTS, TOKENS, WHOLE, Layouts
 
 EXPERTS = (
     "experts"  # of `Draft.tokens`: rows whose tokens are those that the experts got, of all replicas that meet there

@@ -7,8 +7,8 @@ from math import floor
 
 import numpy as np
 
-from ._graph import GraphBuilder, Workload, forced_out
-from ._operators import DIMS, Operators
+from .._graph import GraphBuilder, Workload, forced_out
+from .._operators import DIMS, Operators
 
 Piece = tuple[Fraction, Fraction]  # from where to where, of 1
 ALL: Piece = (Fraction(0), Fraction(1))
@@ -19,7 +19,7 @@ COUNTS = ("lane_ops", "in_elements", "out_elements", "parameters", "weight_eleme
 @dataclass
 class Draft:
     """Rows of one model in execution order. `feeds`: of each row (earlier row, bytes).  `cached`: of its KV cache bytes a token, tokens,
-    states.  `tokens`: how a row follows the tokens of a batch, see `_shard_tokens`."""
+    states.  `tokens`: how a row follows the tokens of a batch, see `_tokens`."""
 
     name: str
     batch: int
