@@ -2,6 +2,7 @@
 
 import ast
 import re
+import sys
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -381,3 +382,15 @@ def test_what_stands_on_schedule_is_found():
     assert not stands_on(files, "perfmodel.cost", "perfmodel.schedule")
     planted = {**files, "perfmodel.serving._planted": "def f():\n    from ..schedule import evaluate"}
     assert stands_on(planted, "perfmodel.serving", "perfmodel.schedule")
+
+
+def test_the_page_of_the_house_is_what_the_imports_are():
+    """docs/architecture.md lists them; `python benchmarks/floors.py` writes it anew."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        import floors
+    finally:
+        sys.path.remove(str(ROOT / "benchmarks"))
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    assert floors.between(page) == floors.listed(floors.arrows())
+    assert "`perfmodel.schedule` on perfmodel.cost" in page
