@@ -16,12 +16,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer, trace_ctx
+from jax.core import Tracer
 
 from ..hardware import System
 from ..workload import Workload, fill_up, round_size
 from ._collective_rows import has_collectives, with_ways
 from .kernels._kernel_set import gpu_kernels
+
+try:
+    from jax.core import trace_ctx
+except ImportError:  # no public name for it in some versions
+    from jax._src.core import trace_ctx
 
 # What takes most of the time of compiling on a CPU and saves nothing that a single candidate could notice (benchmarks/start_up.py).
 _QUICK = {

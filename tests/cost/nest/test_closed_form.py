@@ -91,17 +91,20 @@ def test_a_closed_form_is_the_loop_nest_of_its_mapping(mcm, flow, example):
         names = ("cycles", "buffer bytes", "local bytes", "inputs", "weights", "outputs")
         for name, a, b in zip(names, mine, nest, strict=True):
             a, b = np.asarray(a), np.asarray(b)
-            if flow != "rs":
+            if flow != "rs" and name != "local bytes":
                 np.testing.assert_allclose(a, b, rtol=1e-9, err_msg=f"{flow} {name}")
+            elif (
+                flow != "rs"
+            ):  # of some operators of a few words the real sides of the input are known by their product alone
+                words = np.asarray(op.macs)
+                np.testing.assert_allclose(a, b, rtol=0.25, err_msg=f"{flow} {name}")
+                np.testing.assert_allclose(a[words > 1e4], b[words > 1e4], rtol=1e-9, err_msg=f"{flow} {name}")
             elif name == "cycles":  # its buses, which the nest does not have, may be slower than the multipliers
                 assert np.all(a >= b * (1 - 1e-9))
             else:
-                # windows that meet (see `row_stationary`): a PE of one channel and a filter one longer than the stride finds one
-                # word in two of its inputs at the multiplier; a row in parts, of more than 128 results, is no part of this test
-                meets = (
-                    (np.asarray(op.s) == np.asarray(op.stride) + 1) if name == "local bytes" else np.zeros(MANY, bool)
-                )
-                np.testing.assert_allclose(a[~meets], b[~meets], rtol=1e-9, err_msg=f"rs {name}")
+                # `row_stationary` loads again what adjoining windows share where one pass takes all channels
+                if name != "local bytes":
+                    np.testing.assert_allclose(a, b, rtol=1e-9, err_msg=f"rs {name}")
                 assert np.all(a >= b * (1 - 1e-9)) and np.all(a <= 1.5 * b)
 
 
