@@ -1,5 +1,5 @@
-"""The batched evaluator and a grid of a family lower for GPUs: no callback to the host, nothing in 64 bits, no gather by indices that differ over
-candidates and operators."""
+"""The batched evaluator and a grid of a family lower for GPUs: no callback to the host, nothing in 64 bits, no gather by indices that
+differ over candidates and operators."""
 
 import re
 
