@@ -394,3 +394,9 @@ def test_the_page_of_the_house_is_what_the_imports_are():
     page = (ROOT / "docs" / "architecture.md").read_text()
     assert floors.between(page) == floors.listed(floors.arrows())
     assert "`perfmodel.schedule` on perfmodel.cost" in page
+
+
+def test_no_two_test_files_of_one_name():
+    """pytest imports them by their names alone."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
