@@ -70,7 +70,7 @@ def test_another_model_of_the_same_size_compiles_nothing(mcm):
 
 
 @pytest.mark.slow
-def test_few_programs_for_the_zoo_sample():
+def test_few_programs_for_the_zoo():
     """53 models on three systems: a program for each size, not for each model."""
     total = 0
     for name in ("mcm-2x2", "a100-80gb", "eyeriss"):
@@ -168,7 +168,7 @@ def many(parts, clock):
 
 
 @pytest.mark.parametrize("function", [one, pytest.param(many, marks=pytest.mark.slow)])
-def test_composes_with_everything_sample(parts, function):
+def test_composes_with_everything(parts, function):
     clock = jnp.asarray(parts[1].chiplets.clock_hz, float)
     plain = function(parts, clock)
     of = lambda c: function(parts, c)  # noqa: E731
