@@ -1,7 +1,7 @@
 """CPU seconds from nothing: importing, first and second evaluation, gradients, what compiles again and what does not, `explore`.
 
 Each question has processes of its own. `first_evaluate_cpu_s` and `explore_*` count from the start of the process, import included;
-`--explore` runs the default exploration twice, without any compiled program and with those that the first run left.
+the default exploration runs twice, without any compiled program and with those that the first run left.
 """
 
 import json
@@ -150,7 +150,9 @@ def main():
         print(json.dumps(evaluations(*sys.argv[sys.argv.index("--child") + 1 :][:2])))
         return
     args = arguments(
-        __doc__.splitlines()[0], repeat=(3, "processes for each figure"), explore=(False, "the default exploration too")
+        __doc__.splitlines()[0],
+        repeat=(3, "processes for each figure"),
+        no_explore=(False, "leave the default exploration out"),
     )
     runs = [child(*DEFAULT)[0] for _ in range(args.repeat)]
     result = {key: median([run[key] for run in runs]) for key in runs[0]}
@@ -162,7 +164,7 @@ def main():
     ):
         found = [child(models, name)[0] for _ in range(args.repeat)]
         result[f"first_evaluate_{label}_cpu_s"] = median([f["first_evaluate_cpu_s"] for f in found])
-    result |= explored() if args.explore else {"explore_cold_cpu_s": None, "explore_warm_cpu_s": None}
+    result |= {"explore_cold_cpu_s": None, "explore_warm_cpu_s": None} if args.no_explore else explored()
     lines = [f"{'figure':36}{'now':>12}"]
     lines += [
         f"{key:36}{value:12.4f}" if isinstance(value, float) else f"{key:36}{value!s:>12}"
