@@ -1,4 +1,4 @@
-"""The queues of docs/model.md once more, in float64 NumPy, for many candidates side by side: one at a time, as one would by hand."""
+"""The queues of docs/model.md once more, in float64 NumPy, vectorised over candidates: no registers, no masks of links as bits."""
 
 import numpy as np
 
@@ -7,22 +7,22 @@ class Memory:
     """A memory that serves one transfer after another and remembers the longest gap it left."""
 
     def __init__(self, candidates):
-        self.free, self.gap = [0.0] * candidates, [(0.0, 0.0)] * candidates
+        self.free, self.gap_from, self.gap_to = (np.zeros(candidates) for _ in range(3))
 
     def take(self, ask, seconds):
-        end = np.array(ask, float)
-        for i in np.flatnonzero(seconds > 0):
-            (a, b), took = self.gap[i], seconds[i]
-            begin = max(end[i], a)
-            if begin + took <= b:
-                end[i] = begin + took
-                self.gap[i] = (end[i], b) if b - end[i] >= begin - a else (a, begin)
-                continue
-            begin = max(end[i], self.free[i])
-            if begin - self.free[i] > b - a:
-                self.gap[i] = (self.free[i], begin)
-            end[i] = self.free[i] = begin + took
-        return end
+        """Ends of transfers that ask at `ask`; nothing where there are no seconds."""
+        a, b = self.gap_from, self.gap_to
+        begin = np.maximum(ask, a)
+        fits = begin + seconds <= b
+        start = np.where(fits, begin, np.maximum(ask, self.free))
+        end, moves = start + seconds, seconds > 0
+        right = b - end >= begin - a  # the longer side of the gap that is taken is left
+        opens = start - self.free > b - a  # or the gap before this transfer is the longest
+        left_from = np.where(fits, np.where(right, end, a), np.where(opens, self.free, a))
+        left_to = np.where(fits, np.where(right, b, begin), np.where(opens, start, b))
+        self.gap_from, self.gap_to = np.where(moves, left_from, a), np.where(moves, left_to, b)
+        self.free = np.where(moves & ~fits, end, self.free)
+        return np.where(moves, end, ask)
 
 
 class Queues:
@@ -30,7 +30,7 @@ class Queues:
 
     def __init__(self, system, candidates):
         p, n = system.package, len(system.chiplet_names)
-        self.memory, self.every = Memory(candidates), range(candidates)
+        self.memory, self.every = Memory(candidates), np.arange(candidates)
         self.out, self.into = np.zeros((candidates, n)), np.zeros((candidates, n))
         self.work = np.zeros((candidates, p.route.shape[0]))
         self.route = np.moveaxis(np.asarray(p.route), 0, -1)
@@ -43,29 +43,31 @@ class Queues:
         self.read_rate, self.write_rate = float(system.memory.bytes_per_s[0]), float(system.memory.write_bytes_per_s[0])
         self.wait = float(system.memory.latency_s[0]) + np.asarray(p.memory_hops) * self.hop_s
 
-    def _over(self, i, parts, to):
+    def _over(self, parts, to):
         """Ends of transfers (from, ways, ask, bytes) into one chiplet: out of ports in turn, over links, into a port all together."""
-        ends = [ask for *_, ask, _ in parts]
-        moving = [(j, *part) for j, part in enumerate(parts) if part[3] > 0]
-        if not moving:
-            return ends
-        for j, from_, ways, ask, nbytes in moving:
-            self.out[i, from_] = ends[j] = max(ask, self.out[i, from_]) + nbytes / self.port
-            self.work[i] += ways * nbytes / self.link
-        self.into[i, to] = max(min(m[3] for m in moving), self.into[i, to]) + sum(m[4] for m in moving) / self.port
-        for j, _, ways, ask, nbytes in moving:
-            links = max([0.0, *self.work[i][ways > 0]])
-            ends[j] = max(ends[j], self.into[i, to], ask + nbytes / self.link, links)
-        return ends
+        ends = []
+        for from_, ways, ask, nbytes in parts:
+            end = np.maximum(ask, self.out[self.every, from_]) + nbytes / self.port
+            self.out[self.every, from_] = np.where(nbytes > 0, end, self.out[self.every, from_])
+            self.work += ways * (nbytes / self.link)[:, None]
+            ends.append(end)
+        first = np.min([np.where(nbytes > 0, ask, np.inf) for *_, ask, nbytes in parts], axis=0)
+        total = sum(nbytes for *_, nbytes in parts)
+        last = np.maximum(first, self.into[self.every, to]) + total / self.port
+        self.into[self.every, to] = np.where(total > 0, last, self.into[self.every, to])
+        found = []
+        for end, (_, ways, ask, nbytes) in zip(ends, parts, strict=True):
+            links = np.where(ways > 0, self.work, 0.0).max(axis=1, initial=0.0)
+            latest = np.max([end, last, ask + nbytes / self.link, links], axis=0)
+            found.append(np.where(nbytes > 0, latest, ask))
+        return found
 
     def send(self, sources, to):
         """Ends of transfers (chiplets, asks, bytes; arrays over candidates) to chiplets `to`."""
-        ends = np.zeros((len(sources), len(to)))
-        for i in self.every:
-            parts = [(s[i], self.route[s[i], to[i]], ask[i], nbytes[i]) for s, ask, nbytes in sources]
-            hops = [self.hops[s[i], to[i]] * self.hop_s for s, *_ in sources]
-            ends[:, i] = np.add(self._over(i, parts, to[i]), hops) if parts else []
-        return ends
+        if not sources:
+            return []
+        ends = self._over([(s, self.route[s, to], ask, nbytes) for s, ask, nbytes in sources], to)
+        return [end + self.hops[s, to] * self.hop_s for end, (s, *_) in zip(ends, sources, strict=True)]
 
     def read(self, d, ask, nbytes, late=0.0):
         """`late`: bytes that are written first."""
@@ -77,10 +79,9 @@ class Queues:
     def _memory(self, d, ask, nbytes, late, reads):
         nbytes, late = (np.broadcast_to(x, ask.shape).astype(float) for x in (nbytes, late))
         end = self.memory.take(ask, nbytes / (self.read_rate if reads else self.write_rate) + late / self.write_rate)
-        for i in self.every:
-            if nbytes[i] > 0 and self.far[d[i]]:
-                server = self.server[d[i]]
-                from_, to = (server, d[i]) if reads else (d[i], server)
-                ways = (self.read_way if reads else self.write_way)[d[i]]
-                end[i] = max(end[i], self._over(i, [(from_, ways, ask[i], nbytes[i])], to)[0])
+        if not self.direct:
+            server, far = self.server[d], nbytes * self.far[d]
+            from_, to = (server, d) if reads else (d, server)
+            ways = (self.read_way if reads else self.write_way)[d]
+            end = np.where(far > 0, np.maximum(end, self._over([(from_, ways, ask, far)], to)[0]), end)
         return end + np.where(nbytes > 0, self.wait[d] * (1 + (late > 0)), 0.0)
