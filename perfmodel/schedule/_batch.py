@@ -73,6 +73,7 @@ def evaluate_many(
     if kinds is not None and table is not None and table.column is None:
         raise ValueError("kinds needs a table by type: cost_table(workload, system, by_type=True)")
 
+    workload, system = unnamed(workload), unnamed_system(system)
     candidates = Candidates(schedules, kinds, system.chiplets if recompute else None)
     n = schedules.assignment.shape[0]
     per_candidate = jax.tree.map(lambda x: jnp.ndim(x) > 0, candidates)  # a scalar sub-batch is shared by all
@@ -83,7 +84,6 @@ def evaluate_many(
         chunk = min(_CHUNK.get(backend, 1 << 20), max(_SMALLEST, 1 << (n - 1).bit_length()))
     top = alone()
     run = _compiled(backend, kernel, smooth, top, warm)
-    workload, system = unnamed(workload), unnamed_system(system)
     parts = []
     for start in range(0, n, chunk):
         stop = min(start + chunk, n)
